@@ -1,0 +1,1 @@
+"""Training on a cluster: what each worker does, and Ray's part in it (train.py alone imports Ray)."""

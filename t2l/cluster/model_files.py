@@ -1,0 +1,24 @@
+"""The part of a checkpoint that others load: the trained weights as a TextToLoraModel's own files."""
+
+from pathlib import Path
+
+from t2l.checkpoint import save_checkpoint
+from t2l.config import RunConfig
+from t2l.hypernet.text_to_lora import build_model
+from t2l.lora.spec import LoraSpec
+from t2l.train.engine import MODEL, State
+from t2l.train.state import Progress
+
+_INNER = MODEL + "model."
+
+
+class ModelWriter:
+    """Writes config.json, model.safetensors and README.md from a training state, which is whole at any ZeRO stage."""
+
+    def __init__(self, config: RunConfig, spec: LoraSpec, feature_dim: int) -> None:
+        self._config, self._spec = config, spec
+        self._model = build_model(config, spec, feature_dim)
+
+    def __call__(self, folder: Path, state: State, progress: Progress) -> None:
+        self._model.load_state_dict({k[len(_INNER) :]: v for k, v in state.items() if k.startswith(_INNER)})
+        save_checkpoint(folder, self._model, self._config, self._spec, {"step": progress.step})

@@ -1,0 +1,257 @@
+"""Settings: frozen pydantic models that refuse unknown fields. Imports neither torch nor ray."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from t2l.errors import ConfigError
+
+
+class HypernetConfig(BaseModel):
+    """Size of the hypernetwork; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Literal["S", "M", "L"] = Field(
+        default="M",
+        description="What one head call yields: one rank of A or B (S), all of A or B (M), A and B (L).",
+    )
+    latent_size: int = Field(default=128, gt=0, multiple_of=4, description="Width of the trunk.")
+    head_input_size: int = Field(
+        default=512, gt=0, description="Width of the trunk's output, which the heads read."
+    )
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout inside the trunk while training.")
+
+    @property
+    def task_features(self) -> int:
+        """Half of the latent describes the task."""
+        return self.latent_size // 2
+
+    @property
+    def layer_features(self) -> int:
+        """A quarter of the latent tells the layer."""
+        return self.latent_size // 4
+
+    @property
+    def module_features(self) -> int:
+        """The last quarter of the latent tells the target module."""
+        return self.latent_size // 4
+
+    @property
+    def hidden_size(self) -> int:
+        """Width inside every block of the trunk (512 in the paper)."""
+        return 4 * self.latent_size
+
+
+class ReaderConfig(BaseModel):
+    """The small trained transformer that condenses token states into a task embedding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(256, gt=0)
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(4, ge=1)
+    num_queries: int = Field(4, ge=1, description="Parts of the embedding; each query answers one.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class EncoderConfig(BaseModel):
+    """What reads the description. Without a reader the encoder's own sentence vector is the embedding (the paper)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kinds: tuple[Literal["sentence", "llm", "one_hot"], ...] = Field(
+        ("sentence",), description="One encoder, or sentence and llm side by side (needs a reader)."
+    )
+    model: str = Field(
+        "minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
+    )
+    reader: ReaderConfig | None = None
+
+
+class PretrainConfig(BaseModel):
+    """How the embedded base model is made (jobs/pretrain_base.py)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    lr: float = 2e-3
+    batch_size: int = 1024
+    minutes: float = 5.0
+    definition_share: float = 0.65
+    shots_share: float = 0.15
+    seed: int = 0
+    loader_workers: int = 12
+
+
+class BaseConfig(BaseModel):
+    """The frozen LLM that adapters are made for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field("embedded", description="Folder or hub name; embedded: the packaged base model.")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LoraConfig(BaseModel):
+    """Shape of the adapters; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    use_rslora: bool = True
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class DataConfig(BaseModel):
+    """Tasks, descriptions and prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: Literal["universe", "sub_universe"] = "universe"
+    num_train_tasks: int | None = Field(479, ge=1, description="universe: None takes all of them.")
+    num_descriptions: int = Field(128, ge=1, description="Training uses the first so many of each task.")
+    definition: Literal["never", "always", "dropout"] = Field(
+        "never", description="Whether prompts carry the description; dropout: sometimes."
+    )
+    definition_dropout: float = Field(0.5, ge=0, le=1, description="Share of prompts without it, for dropout.")
+    max_prompt_tokens: int = Field(512, ge=1)
+    max_response_tokens: int = Field(512, ge=1)
+    loader_workers: int = Field(0, ge=0, description="Processes that make batches ahead; 0: none, made in the loop.")
+    domain: str = Field("words", description="sub_universe: the domain of its tasks.")
+    picks: tuple[str, ...] = Field((), description="sub_universe: operations that pick; empty: all of them.")
+    renders: tuple[str, ...] = Field((), description="sub_universe: operations that render; empty: all of them.")
+    num_validation: int = Field(8, ge=0, description="sub_universe: validation tasks.")
+    num_test: int = Field(16, ge=0, description="sub_universe: test tasks.")
+
+
+class SftConfig(BaseModel):
+    """Supervised training through the frozen LLM; the defaults are the paper's where it gives them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(1_000, ge=1)
+    tasks_per_step: int = Field(8, ge=1, description="Of the whole step, over all workers.")
+    samples_per_task: int = Field(1, ge=1, description="Each with a description of its own.")
+    micro_batches: int = Field(1, ge=1, description="Parts of a worker's step, of like length, run one after another.")
+    lr: float = Field(2.5e-5, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup_fraction: float = Field(0.2, ge=0, le=1)
+    clip: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    neftune_alpha: float = Field(5.0, ge=0)
+    l2_generated: float = Field(1e-3, ge=0)
+    eval_every: int = Field(500, ge=1)
+    validation_inputs: int = Field(8, ge=1, description="Inputs of each validation task.")
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest ones; the best is kept besides.")
+
+
+class ClusterConfig(BaseModel):
+    """Where a run runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_workers: int = Field(1, ge=1)
+    use_gpu: bool | None = Field(None, description="None: if the cluster has one.")
+    cpus_per_worker: int = Field(1, ge=1)
+    zero_stage: int = Field(1, ge=0, le=3)
+    start_timeout_s: float = Field(60.0, gt=0)
+
+
+class RunConfig(BaseModel):
+    """Everything about one training run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "sft"
+    seed: int = 0
+    output_dir: str = "runs"
+    base: BaseConfig = BaseConfig()
+    lora: LoraConfig = LoraConfig()
+    hypernet: HypernetConfig = HypernetConfig()
+    encoder: EncoderConfig = EncoderConfig()  # pyright: ignore[reportCallIssue]
+    data: DataConfig = DataConfig()  # pyright: ignore[reportCallIssue]
+    train: SftConfig = SftConfig()  # pyright: ignore[reportCallIssue]
+    cluster: ClusterConfig = ClusterConfig()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.output_dir) / self.name
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """A run from a YAML file (None: all defaults) and overrides such as ``train.lr=1e-3``, whose values are YAML.
+
+    Raises ConfigError that names the key at fault; for an unknown one, with the nearest known key.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"config file {path} does not exist")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"'{override}' is no override: write it as key=value, such as train.lr=1e-3")
+        _put(settings, key.split("."), yaml.safe_load(value))
+    return parse_config(settings)
+
+
+def parse_config(settings: dict[str, Any]) -> RunConfig:
+    """Check plain settings. Raises ConfigError naming every key at fault."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_complaint(detail) for detail in error.errors())) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """YAML that `load_config` reads back as an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = settings.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{'.'.join(keys)}' cannot be set: '{key}' is a single value")
+        settings = inner
+    settings[keys[-1]] = value
+
+
+def _complaint(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] != "extra_forbidden":
+        return f"setting '{key}' is {detail['input']!r}: {detail['msg']}"
+    known = list(_keys(RunConfig))
+    last = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == last]
+    return f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of every setting."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        options = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
+        for option in options:
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                yield from _keys(option, f"{prefix}{name}.")
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)

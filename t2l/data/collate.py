@@ -1,0 +1,105 @@
+"""From token lists to the tensors of one training batch.
+
+Axes: B rows (sequences), T tokens of the longest row, K labels of all rows together.
+
+Everything that depends on the data is settled here, on the CPU: the step itself then needs no mask and no boolean
+indexing, which would make the host wait for the device.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from t2l.errors import DataError
+
+PAD_TO = 8
+"""Widths are multiples of this: matrix units like it, and shapes repeat more often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample as token ids; `description` is its place in the DescriptionTable."""
+
+    prompt: list[int]
+    answer: list[int]
+    description: int
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class SftBatch:
+    """Rows for one forward pass, padded on the right: with causal attention, padding then changes no label's logits.
+
+    input_ids_B_T: prompt and answer, without the last token of the answer, which predicts nothing.
+    label_positions_K: where in the flattened [B * T] the state stands that predicts the label.
+    label_weights_K: 1 / (labels of the row * rows of the whole step): weighted losses of all batches of a step, on all
+        workers, add up to the mean over sequences of the mean over their tokens.
+    description_index_B: always on the CPU, as the table knows lengths there.
+    rows_in_step, num_tokens: rows of the whole step on all workers; tokens here that are not padding.
+    """
+
+    input_ids_B_T: Tensor
+    lengths_B: Tensor
+    label_positions_K: Tensor
+    label_ids_K: Tensor
+    label_weights_K: Tensor
+    description_index_B: Tensor
+    rows_in_step: int
+    num_tokens: int
+
+    def pin_memory(self) -> Self:
+        return self._map(Tensor.pin_memory)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Start copying to a device; does not wait for it."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, function) -> Self:  # noqa: ANN001
+        names = ("input_ids_B_T", "lengths_B", "label_positions_K", "label_ids_K", "label_weights_K")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
+
+
+def cut_left(ids: list[int], limit: int) -> list[int]:
+    """The last `limit` tokens: what stands next to the answer matters most (as the paper's code does)."""
+    return ids[-limit:]
+
+
+def collate(rows: Sequence[Row], rows_in_step: int, pad_id: int) -> SftBatch:
+    """Rows -> tensors. Raises DataError for a row without a prompt or an answer."""
+    if empty := next((row for row in rows if not row.prompt or not row.answer), None):
+        raise DataError(f"a sample needs tokens in both prompt and answer, but has {len(empty.prompt)} and {len(empty.answer)}")
+    width = math.ceil((max(map(len, rows)) - 1) / PAD_TO) * PAD_TO
+    ids = torch.full((len(rows), width), pad_id)
+    positions: list[int] = []
+    labels: list[int] = []
+    weights: list[float] = []
+    for i, row in enumerate(rows):
+        ids[i, : len(row) - 1] = torch.tensor((row.prompt + row.answer)[:-1])
+        first = i * width + len(row.prompt) - 1
+        positions += range(first, first + len(row.answer))
+        labels += row.answer
+        weights += [1 / (len(row.answer) * rows_in_step)] * len(row.answer)
+    return SftBatch(
+        input_ids_B_T=ids,
+        lengths_B=torch.tensor([len(row) - 1 for row in rows]),
+        label_positions_K=torch.tensor(positions),
+        label_ids_K=torch.tensor(labels),
+        label_weights_K=torch.tensor(weights),
+        description_index_B=torch.tensor([row.description for row in rows]),
+        rows_in_step=rows_in_step,
+        num_tokens=sum(len(row) - 1 for row in rows),
+    )
+
+
+def micro_batches(rows: Sequence[Row], number: int) -> list[Sequence[Row]]:
+    """Split into `number` parts of nearly equal size and of like length within, so that little padding is computed."""
+    assert len(rows) >= number
+    ordered = sorted(rows, key=len)
+    cuts = [len(rows) * i // number for i in range(number + 1)]
+    return [ordered[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]

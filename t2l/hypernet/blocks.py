@@ -1,0 +1,81 @@
+"""The trunk: what the three variants share between the task's embedding and their heads.
+
+Legend: n tasks, e task embedding, l layers, m target modules, s sides (A, B), r rank, f features of a table,
+d latent, h head input.
+
+Layers are numbered inside each nn.Sequential as upstream numbers them, so that its weights map one to one.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from t2l.config import HypernetConfig
+from t2l.lora.spec import LoraSpec
+
+
+class NormedTable(nn.Module):
+    """Learnt vectors [..., f] through a LayerNorm: the embeddings that depend on no task."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.norm = nn.LayerNorm(shape[-1])
+
+    def forward(self) -> Tensor:
+        return self.norm(self.weight)
+
+
+class ResidualBlock(nn.Module):
+    """x + MLP(LayerNorm(x)), [..., d] -> [..., d]."""
+
+    def __init__(self, size: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.mlp = _mlp(nn.LayerNorm(size), size, hidden, size, dropout).append(nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(x)
+
+
+class Trunk(nn.Module):
+    """Embeddings [n, e] -> head inputs: [n, l, m, h] for L, [n, l, m, s, h] for M, [n, l, m, s, r, h] for S.
+
+    per_side, per_rank: whether the heads ask for A and B (M, S) and for each rank (S) separately.
+    """
+
+    def __init__(
+        self, spec: LoraSpec, config: HypernetConfig, embedding_dim: int, *, per_side: bool, per_rank: bool
+    ) -> None:
+        super().__init__()
+        latent, hidden, dropout = config.latent_size, config.hidden_size, config.dropout
+        modules = len(spec.modules)
+        self.task_encoder = nn.Sequential(
+            nn.Linear(embedding_dim, config.task_features), nn.LayerNorm(config.task_features)
+        )
+        self.layer_table = NormedTable(spec.num_layers, config.layer_features)
+        self.module_table = NormedTable(modules, config.module_features)
+        self.side_table = NormedTable(modules, 2, latent) if per_side else None
+        self.rank_table = NormedTable(spec.rank, latent) if per_rank else None
+        self.mixer = _mlp(nn.Dropout(dropout), latent, hidden, latent, dropout).append(nn.Dropout(dropout))
+        self.block1 = ResidualBlock(latent, hidden, dropout)
+        self.block2 = ResidualBlock(latent, hidden, dropout)
+        self.last = _mlp(nn.LayerNorm(latent), latent, hidden, config.head_input_size, dropout)
+
+    def forward(self, embedding_N_E: Tensor) -> Tensor:
+        task_N_F = self.task_encoder(embedding_N_E)
+        layer_L_F, module_M_F = self.layer_table(), self.module_table()
+        grid = (len(task_N_F), len(layer_L_F), len(module_M_F), -1)
+        parts = (task_N_F[:, None, None], layer_L_F[:, None], module_M_F)
+        x = self.block1(self.mixer(torch.cat([part.expand(grid) for part in parts], dim=-1)))
+        if self.side_table is not None:
+            x = x.unsqueeze(-2) + self.side_table()  # [n, l, m, s, d]
+        x = self.block2(x)
+        if self.rank_table is not None:
+            # Ranks go through the block by themselves (as upstream): once, not per task, layer and module.
+            x = x.unsqueeze(-2) + self.block2(self.rank_table())  # [n, l, m, s, r, d]
+        return self.last(x)
+
+
+def _mlp(first: nn.Module, size_in: int, hidden: int, size_out: int, dropout: float) -> nn.Sequential:
+    """`first` (dropout or LayerNorm), then Linear, SiLU, dropout, Linear, SiLU."""
+    up, down = nn.Linear(size_in, hidden), nn.Linear(hidden, size_out)
+    return nn.Sequential(first, up, nn.SiLU(), nn.Dropout(dropout), down, nn.SiLU())

@@ -1,0 +1,155 @@
+"""Per-row LoRA on a frozen causal LM: y = W x + s B (A x) with one pair (A, B) per row of the batch.
+
+Two batched matmuls per linear layer, and nothing is repeated per token: upstream's forward hook repeats A and
+B for every token (512 MiB for one A at batch 8, length 512).
+
+Legend: n adapters, k rows per adapter, t tokens of a row, r rank, i in_features, o out_features.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from t2l.errors import SpecMismatchError
+from t2l.lora.spec import LoraSpec, TargetModule
+from t2l.lora.weights import LoraWeights
+
+Pair = tuple[Tensor, Tensor]
+
+
+class RowLoraLinear(nn.Module):
+    """A frozen linear layer that adds s B (A x) while `pair` is set.
+
+    pair: A_NRI [n, r, i] and B_NOR [n, o, r] in the dtype of the layer, or None for the base layer alone.
+    Adapter j serves the k = rows / n consecutive rows from j k on. Plain attributes rather than arguments,
+    because the model in between passes none through; torch.compile treats the tensors as inputs, so new
+    values do not recompile.
+    """
+
+    def __init__(self, base: nn.Linear, scaling: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.base = base
+        self.scaling = scaling
+        self.dropout = dropout
+        self.pair: Pair | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight [o, i]: some models look at its dtype."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [n k, ..., i] -> [n k, ..., o]."""
+        if self.pair is None:
+            return self.base(x)
+        A_NRI, B_NOR = self.pair
+        n = A_NRI.shape[0]
+        if x.shape[0] % n:
+            raise SpecMismatchError(f"{n} adapters cannot share {x.shape[0]} rows: rows must be a multiple of adapters")
+        x_NKtI = x.reshape(n, -1, x.shape[-1])
+        y_NKtO = self.base(x_NKtI)
+        h_NKtR = F.dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
+        # In place and scaled inside the matmul: the large y is read and written once. No backward needs it.
+        y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
+        return y_NKtO.view(*x.shape[:-1], -1)
+
+
+class PerRowLora(nn.Module):
+    """A frozen causal LM whose target layers take different adapters in different rows of one batch.
+
+    The model is changed in place: its target layers become RowLoraLinear and nothing in it requires a
+    gradient. Gradients flow to the adapters. Raises SpecMismatchError if a layer is missing or has another
+    shape than the spec. Not thread-safe: the adapters of the running call are state of the layers.
+    """
+
+    def __init__(self, model: PreTrainedModel, spec: LoraSpec) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.spec = spec
+        present = dict(model.named_modules())
+        keys = {spec.module_key(layer, m): m for m in spec.modules for layer in range(spec.num_layers)}
+        linears = {key: _checked(present, key, module) for key, module in keys.items()}  # all, before any change
+        layers = {key: RowLoraLinear(linear, spec.scaling, spec.dropout) for key, linear in linears.items()}
+        for key, layer in layers.items():
+            model.set_submodule(key, layer)
+        self._layers = tuple(layers.values())  # module by module; a tuple, lest they register twice
+
+    def forward(self, weights: LoraWeights | None, **inputs: Any) -> Any:
+        """Run the model on `inputs`, as its own forward takes them, with these adapters; None: base model.
+
+        n = len(weights) must divide the rows; each adapter serves rows / n consecutive rows, uncopied.
+        """
+        with self.adapters(weights):
+            return self.model(**inputs)
+
+    def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]:
+        """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`.
+
+        They are cast to the model's dtype and device once, here. Raises SpecMismatchError for another spec.
+        """
+        return self._installed(None if weights is None else self._pairs(weights))
+
+    def enable_activation_checkpointing(self, every_n_layers: int = 1) -> None:
+        """Keep no activations inside decoder layers; recompute them in the backward pass (training mode).
+
+        Use this rather than the model's own switch: a recomputation happens after `forward` has returned,
+        when other adapters, or none, may be set. This one sets the right ones again.
+        """
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._installed([layer.pair for layer in self._layers])
+
+        def recomputed(function: Callable[..., Any], *args: Any) -> Any:
+            if torch.compiler.is_compiling():  # the graph holds the adapters as inputs, and takes no contexts
+                return checkpoint(function, *args, use_reentrant=False)
+            return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+
+        # transformers' public switch passes arguments to `checkpoint`, but lets nobody choose by `is_compiling`
+        self.model._set_gradient_checkpointing(True, recomputed, every_n_layers)
+
+    def _pairs(self, weights: LoraWeights) -> list[Pair | None]:
+        """A and B of every layer in the order of `_layers`."""
+        weights.spec.check_matches(self.spec, "the adapter", "the model's LoRA layers")
+        weight = self._layers[0].weight
+        cast_weights = weights.to(weight.device, _compute_dtype(self.model, weight.device))
+        pairs: list[Pair | None] = []
+        for name in self.spec.module_names:
+            # unbind, not indexing by layer: its backward is one stack, not l sums of full-size tensors
+            pairs += zip(cast_weights.A[name].unbind(1), cast_weights.B[name].unbind(1), strict=True)
+        return pairs
+
+    @contextmanager
+    def _installed(self, pairs: list[Pair | None] | None) -> Iterator[None]:
+        previous = [layer.pair for layer in self._layers]
+        self._install(pairs or [None] * len(self._layers))
+        try:
+            yield
+        finally:
+            self._install(previous)
+
+    def _install(self, pairs: list[Pair | None]) -> None:
+        for layer, pair in zip(self._layers, pairs, strict=True):
+            layer.pair = pair
+
+
+def _checked(present: Mapping[str, nn.Module], key: str, target: TargetModule) -> nn.Linear:
+    """The model's linear layer of that name, after a check of its type and shape."""
+    linear = present.get(key)
+    if not isinstance(linear, nn.Linear):
+        found = "nothing" if linear is None else type(linear).__name__
+        raise SpecMismatchError(f"the spec targets a linear layer {key!r}, but the model has {found} there")
+    if (linear.in_features, linear.out_features) != (target.in_features, target.out_features):
+        shape = f"[{linear.in_features} -> {linear.out_features}]"
+        raise SpecMismatchError(f"the spec has {target}, but the model's {key!r} is {shape}")
+    return linear
+
+
+def _compute_dtype(model: PreTrainedModel, device: torch.device) -> torch.dtype:
+    """The dtype that the linear layers compute in (a quantised weight's own dtype says nothing)."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype

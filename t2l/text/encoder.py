@@ -1,0 +1,71 @@
+"""One interface for everything that turns text into vectors: sentence-transformers, the base LLM itself, one-hot.
+
+Axes: N texts, T tokens, D features.
+
+An encoder is frozen. With ``pooling: sentence`` (the paper's) it gives one vector a text, T = 1, normalised × sqrt(D).
+With ``pooling: tokens`` it gives its token states, which a small trained reader (t2l/hypernet/reader.py) condenses: a
+pooled vector of a short sentence has already lost which word did what.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """States of N texts, padded on the right; ``mask`` is True on real tokens."""
+
+    states_N_T_D: Tensor
+    mask_N_T: Tensor
+
+    def __len__(self) -> int:
+        return len(self.states_N_T_D)
+
+    def select(self, index: Tensor) -> "TextFeatures":
+        return TextFeatures(self.states_N_T_D[index], self.mask_N_T[index])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TextFeatures":
+        return TextFeatures(self.states_N_T_D.to(device=device, dtype=dtype), self.mask_N_T.to(device=device))
+
+    @classmethod
+    def cat(cls, parts: Sequence["TextFeatures"]) -> "TextFeatures":
+        width = max(part.mask_N_T.shape[1] for part in parts)
+        states = [pad(part.states_N_T_D, (0, 0, 0, width - part.mask_N_T.shape[1])) for part in parts]
+        masks = [pad(part.mask_N_T, (0, width - part.mask_N_T.shape[1])) for part in parts]
+        return cls(torch.cat(states), torch.cat(masks))
+
+
+class TextEncoder(Protocol):
+    """Frozen text -> features. Raises DescriptionError for empty or over-long texts."""
+
+    feature_dim: int
+
+    def encode(self, texts: Sequence[str]) -> TextFeatures: ...
+
+
+def batches_by_length(texts: Sequence[str], size: int) -> Iterator[list[int]]:
+    """Indices of texts of like length, so that little padding is computed."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def encode_in_batches(texts: Sequence[str], size: int, encode: "EncodeBatch") -> TextFeatures:
+    """Run ``encode`` over batches of like length and put the rows back in order."""
+    order: list[int] = []
+    parts: list[TextFeatures] = []
+    for index in batches_by_length(texts, size):
+        order.extend(index)
+        parts.append(encode([texts[i] for i in index]))
+    back = torch.empty(len(order), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return TextFeatures.cat(parts).select(back.to(parts[0].mask_N_T.device))
+
+
+class EncodeBatch(Protocol):
+    def __call__(self, texts: list[str]) -> TextFeatures: ...

@@ -1,0 +1,1 @@
+"""Training: losses, the step, engines, one loop, and the state to resume from. Knows nothing of Ray."""

@@ -1,0 +1,43 @@
+"""Loading the frozen base model."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+import t2l.embedded
+from t2l.config import BaseConfig
+from t2l.errors import CheckpointError, HubAccessError
+
+EMBEDDED = Path(os.path.dirname(t2l.embedded.__file__)) / "base"
+"""The packaged base model."""
+
+
+def base_path(config: BaseConfig) -> str:
+    """Folder or hub name of the base model."""
+    return str(EMBEDDED) if config.path == "embedded" else config.path
+
+
+def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model, frozen, in eval mode, and its tokenizer.
+
+    Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if a folder cannot be read.
+    """
+    path = base_path(config)
+    # At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one.
+    attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.dtype), attn_implementation=attention
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if Path(path).is_dir():
+            raise CheckpointError(f"the base model in {path} cannot be read: {reason}") from error
+        raise HubAccessError(
+            f"the base model '{path}' is neither a folder nor within reach on the hub (log in with `hf auth login` "
+            f"if it is gated, or give a local folder as base.path): {reason}"
+        ) from error
+    return model.to(device).eval().requires_grad_(False), tokenizer  # type: ignore[arg-type]

@@ -1,0 +1,106 @@
+"""One training step's forward pass: descriptions -> adapters -> frozen LLM -> losses.
+
+Axes: B rows, T tokens, H hidden size, K labels, V vocabulary, N texts, S tokens of a description, F features.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, masking_utils
+
+from t2l.config import SftConfig
+from t2l.data.collate import SftBatch
+from t2l.errors import ConfigError
+from t2l.hypernet.text_to_lora import TextToLoraModel
+from t2l.lora.apply import PerRowLora
+from t2l.text.encoder import TextFeatures
+from t2l.train.losses import SftLosses, SftLossInputs, sft_losses
+
+
+class SftModule(nn.Module):
+    """The trained model together with the frozen base that its adapters are judged on.
+
+    Only `model` is a submodule: the base is neither cast, sharded, broadcast nor saved by whoever wraps this module.
+    The trained part is fp32 and computes in the base's dtype. Raises ConfigError for a base whose logits are more than
+    its head's output (optionally soft-capped).
+    """
+
+    def __init__(self, base: PerRowLora, model: TextToLoraModel, config: SftConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self._frozen = (base,)  # in a tuple, nn.Module does not register it
+        _check_head(base.model)
+
+    @property
+    def base(self) -> PerRowLora:
+        return self._frozen[0]
+
+    def train(self, mode: bool = True) -> "SftModule":
+        self.base.train(mode)
+        return super().train(mode)
+
+    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses:
+        """Losses of one batch, whose row b is served by the adapter of description b (B = N)."""
+        dtype = self.base.model.dtype
+        device_type = batch.input_ids_B_T.device.type
+        with torch.autocast(device_type, dtype, enabled=dtype == torch.bfloat16):
+            weights = self.model(features.states_N_T_D, features.mask_N_T)
+        with self.base.adapters(weights), _unpacked_rows():
+            decoder = self.base.model.base_model
+            hidden_B_T_H = decoder(inputs_embeds=self._embed(batch), use_cache=False).last_hidden_state
+        hidden_K_H = hidden_B_T_H.flatten(0, 1).index_select(0, batch.label_positions_K)
+        inputs = SftLossInputs(
+            logits_K_V=head(self.base.model, hidden_K_H),
+            label_ids_K=batch.label_ids_K,
+            label_weights_K=batch.label_weights_K,
+            weights=weights,
+            adapters_in_step=batch.rows_in_step,
+        )
+        return sft_losses(inputs, self.config.label_smoothing, self.config.l2_generated)
+
+    def _embed(self, batch: SftBatch) -> Tensor:
+        """Input embeddings [B, T, H], with NEFTune's noise in training (https://arxiv.org/abs/2310.05914)."""
+        embeddings_B_T_H = self.base.model.get_input_embeddings()(batch.input_ids_B_T)
+        if not self.training or not self.config.neftune_alpha:
+            return embeddings_B_T_H
+        size_B = batch.lengths_B * embeddings_B_T_H.shape[-1]
+        scale_B = (self.config.neftune_alpha / size_B.sqrt()).to(embeddings_B_T_H.dtype)
+        noise_B_T_H = torch.empty_like(embeddings_B_T_H).uniform_(-1, 1)
+        return torch.addcmul(embeddings_B_T_H, noise_B_T_H, scale_B[:, None, None])
+
+
+def head(model: PreTrainedModel, hidden_K_H: Tensor) -> Tensor:
+    """Logits [K, V] of chosen states, soft-capped where the model does so (Gemma 2)."""
+    logits_K_V = model.get_output_embeddings()(hidden_K_H)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits_K_V if cap is None else cap * torch.tanh(logits_K_V / cap)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Set torch's generators (dropout, noise) for one step of one worker, so that a resumed run draws the same."""
+    digest = hashlib.sha256(f"{seed}:{step}:{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8]) >> 1)
+
+
+@torch.inference_mode()
+def _check_head(model: PreTrainedModel) -> None:
+    """Some families also scale their logits: refuse those rather than train on others than they answer with."""
+    ids = torch.tensor([[0, 1]], device=model.device)
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    if not torch.allclose(head(model, hidden[0]), model(input_ids=ids, use_cache=False).logits[0], rtol=0.05, atol=0.05):
+        raise ConfigError(f"{type(model).__name__} changes its logits after the head, which t2l does not know: choose another base")
+
+
+@contextmanager
+def _unpacked_rows() -> Iterator[None]:
+    """Spare transformers its check for several sequences packed into one row: it makes the host wait for the device."""
+    check = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = check
