@@ -54,11 +54,11 @@ class ReaderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(256, gt=0)
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(4, ge=1)
-    num_queries: int = Field(4, ge=1, description="Parts of the embedding; each query answers one.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    width: int = Field(default=256, gt=0)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    num_queries: int = Field(default=4, ge=1, description="Parts of the embedding; each query answers one.")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class EncoderConfig(BaseModel):
@@ -67,10 +67,10 @@ class EncoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kinds: tuple[Literal["sentence", "llm", "one_hot"], ...] = Field(
-        ("sentence",), description="One encoder, or sentence and llm side by side (needs a reader)."
+        default=("sentence",), description="One encoder, or sentence and llm side by side (needs a reader)."
     )
     model: str = Field(
-        "minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
+        default="minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
     )
     reader: ReaderConfig | None = None
 
@@ -99,7 +99,7 @@ class BaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field("embedded", description="Folder or hub name; embedded: the packaged base model.")
+    path: str = Field(default="embedded", description="Folder or hub name; embedded: the packaged base model.")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -109,10 +109,10 @@ class LoraConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
     use_rslora: bool = True
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
 class DataConfig(BaseModel):
@@ -121,20 +121,20 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suite: Literal["universe", "sub_universe"] = "universe"
-    num_train_tasks: int | None = Field(479, ge=1, description="universe: None takes all of them.")
-    num_descriptions: int = Field(128, ge=1, description="Training uses the first so many of each task.")
+    num_train_tasks: int | None = Field(default=479, ge=1, description="universe: None takes all of them.")
+    num_descriptions: int = Field(default=128, ge=1, description="Training uses the first so many of each task.")
     definition: Literal["never", "always", "dropout"] = Field(
-        "never", description="Whether prompts carry the description; dropout: sometimes."
+        default="never", description="Whether prompts carry the description; dropout: sometimes."
     )
-    definition_dropout: float = Field(0.5, ge=0, le=1, description="Share of prompts without it, for dropout.")
-    max_prompt_tokens: int = Field(512, ge=1)
-    max_response_tokens: int = Field(512, ge=1)
-    loader_workers: int = Field(0, ge=0, description="Processes that make batches ahead; 0: none, made in the loop.")
-    domain: str = Field("words", description="sub_universe: the domain of its tasks.")
-    picks: tuple[str, ...] = Field((), description="sub_universe: operations that pick; empty: all of them.")
-    renders: tuple[str, ...] = Field((), description="sub_universe: operations that render; empty: all of them.")
-    num_validation: int = Field(8, ge=0, description="sub_universe: validation tasks.")
-    num_test: int = Field(16, ge=0, description="sub_universe: test tasks.")
+    definition_dropout: float = Field(default=0.5, ge=0, le=1, description="Share of prompts without it, for dropout.")
+    max_prompt_tokens: int = Field(default=512, ge=1)
+    max_response_tokens: int = Field(default=512, ge=1)
+    loader_workers: int = Field(default=0, ge=0, description="Processes that make batches ahead; 0: none, made in the loop.")
+    domain: str = Field(default="words", description="sub_universe: the domain of its tasks.")
+    picks: tuple[str, ...] = Field(default=(), description="sub_universe: operations that pick; empty: all of them.")
+    renders: tuple[str, ...] = Field(default=(), description="sub_universe: operations that render; empty: all of them.")
+    num_validation: int = Field(default=8, ge=0, description="sub_universe: validation tasks.")
+    num_test: int = Field(default=16, ge=0, description="sub_universe: test tasks.")
 
 
 class SftConfig(BaseModel):
@@ -142,22 +142,22 @@ class SftConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(1_000, ge=1)
-    tasks_per_step: int = Field(8, ge=1, description="Of the whole step, over all workers.")
-    samples_per_task: int = Field(1, ge=1, description="Each with a description of its own.")
-    micro_batches: int = Field(1, ge=1, description="Parts of a worker's step, of like length, run one after another.")
-    lr: float = Field(2.5e-5, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    warmup_fraction: float = Field(0.2, ge=0, le=1)
-    clip: float = Field(1.0, gt=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    neftune_alpha: float = Field(5.0, ge=0)
-    l2_generated: float = Field(1e-3, ge=0)
-    eval_every: int = Field(500, ge=1)
-    validation_inputs: int = Field(8, ge=1, description="Inputs of each validation task.")
-    checkpoint_every: int = Field(500, ge=1)
-    log_every: int = Field(10, ge=1)
-    keep_checkpoints: int = Field(2, ge=1, description="Newest ones; the best is kept besides.")
+    steps: int = Field(default=1_000, ge=1)
+    tasks_per_step: int = Field(default=8, ge=1, description="Of the whole step, over all workers.")
+    samples_per_task: int = Field(default=1, ge=1, description="Each with a description of its own.")
+    micro_batches: int = Field(default=1, ge=1, description="Parts of a worker's step, of like length, run one after another.")
+    lr: float = Field(default=2.5e-5, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup_fraction: float = Field(default=0.2, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    neftune_alpha: float = Field(default=5.0, ge=0)
+    l2_generated: float = Field(default=1e-3, ge=0)
+    eval_every: int = Field(default=500, ge=1)
+    validation_inputs: int = Field(default=8, ge=1, description="Inputs of each validation task.")
+    checkpoint_every: int = Field(default=500, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, description="Newest ones; the best is kept besides.")
 
 
 class ClusterConfig(BaseModel):
@@ -165,11 +165,11 @@ class ClusterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_workers: int = Field(1, ge=1)
-    use_gpu: bool | None = Field(None, description="None: if the cluster has one.")
-    cpus_per_worker: int = Field(1, ge=1)
-    zero_stage: int = Field(1, ge=0, le=3)
-    start_timeout_s: float = Field(60.0, gt=0)
+    num_workers: int = Field(default=1, ge=1)
+    use_gpu: bool | None = Field(default=None, description="None: if the cluster has one.")
+    cpus_per_worker: int = Field(default=1, ge=1)
+    zero_stage: int = Field(default=1, ge=0, le=3)
+    start_timeout_s: float = Field(default=60.0, gt=0)
 
 
 class RunConfig(BaseModel):
@@ -183,10 +183,10 @@ class RunConfig(BaseModel):
     base: BaseConfig = BaseConfig()
     lora: LoraConfig = LoraConfig()
     hypernet: HypernetConfig = HypernetConfig()
-    encoder: EncoderConfig = EncoderConfig()  # pyright: ignore[reportCallIssue]
-    data: DataConfig = DataConfig()  # pyright: ignore[reportCallIssue]
-    train: SftConfig = SftConfig()  # pyright: ignore[reportCallIssue]
-    cluster: ClusterConfig = ClusterConfig()  # pyright: ignore[reportCallIssue]
+    encoder: EncoderConfig = EncoderConfig()
+    data: DataConfig = DataConfig()
+    train: SftConfig = SftConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @property
     def run_dir(self) -> Path:

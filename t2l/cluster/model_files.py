@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from t2l.checkpoint import save_checkpoint
+from t2l.checkpoint import write_files
 from t2l.config import RunConfig
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.spec import LoraSpec
-from t2l.train.engine import MODEL, State
-from t2l.train.state import Progress
+from t2l.train.engine import MODEL
+from t2l.train.state import Progress, State
 
 _INNER = MODEL + "model."
 
@@ -16,9 +16,16 @@ class ModelWriter:
     """Writes config.json, model.safetensors and README.md from a training state, which is whole at any ZeRO stage."""
 
     def __init__(self, config: RunConfig, spec: LoraSpec, feature_dim: int) -> None:
-        self._config, self._spec = config, spec
+        self._config, self._spec, self._feature_dim = config, spec, feature_dim
         self._model = build_model(config, spec, feature_dim)
 
     def __call__(self, folder: Path, state: State, progress: Progress) -> None:
         self._model.load_state_dict({k[len(_INNER) :]: v for k, v in state.items() if k.startswith(_INNER)})
-        save_checkpoint(folder, self._model, self._config, self._spec, {"step": progress.step})
+        write_files(
+            folder,
+            self._model,
+            self._config,
+            self._spec,
+            self._feature_dim,
+            {"step": progress.step, "is_best": progress.best_step == progress.step, "best_score": progress.best_score},
+        )

@@ -6,11 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from t2l.train.engine import State
 from t2l.train.loop import LogRecord
-from t2l.train.state import CheckpointStore, Progress, WriteModel
+from t2l.train.state import CheckpointStore, Progress, State, WriteModel
 
 Tell = Callable[[Mapping[str, Any]], None]
 """Passes news for the live line on: some of Status's fields."""
@@ -33,6 +30,8 @@ class Records:
         self._store, self._write_model, self._tell = store, write_model, tell
         self._path = store.run_dir / "metrics.jsonl"
         _keep_until(self._path, progress.step)
+        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only one worker needs it
+
         self._board = SummaryWriter(str(store.run_dir / "tensorboard"), purge_step=progress.step + 1)
 
     def on_log(self, record: LogRecord) -> None:

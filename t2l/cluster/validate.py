@@ -82,7 +82,9 @@ def greedy_answers(
     base: PerRowLora, tokenizer: PreTrainedTokenizerBase, weights: LoraWeights, asked: Sequence[Question]
 ) -> list[str]:
     """What the model answers to each prompt with its own adapter, at most as long as the longest right answer."""
-    ids = tokenizer([q.prompt for q in asked], add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    ids = tokenizer(
+        [q.prompt for q in asked], add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+    )
     longest = max(map(len, tokenizer([q.answer for q in asked], add_special_tokens=False)["input_ids"]))  # type: ignore
     with base.adapters(weights):
         output = base.model.generate(  # type: ignore[operator]

@@ -23,9 +23,9 @@ from t2l.lora.apply import PerRowLora
 from t2l.lora.spec import LoraSpec
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.train.base import base_path, load_base
-from t2l.train.engine import Engine, State
+from t2l.train.engine import Engine
 from t2l.train.loop import train
-from t2l.train.state import CheckpointStore, Progress
+from t2l.train.state import CheckpointStore, Progress, State
 from t2l.train.step import SftModule
 
 MakeEngine = Callable[[SftModule, State | None], Engine]
@@ -79,9 +79,7 @@ def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, tell: T
 
 
 def build_spec(lora: LoraConfig, base_config: PretrainedConfig) -> LoraSpec:
-    return LoraSpec.from_config(
-        base_config, lora.target_modules, lora.rank, lora.alpha, lora.use_rslora, lora.dropout
-    )
+    return LoraSpec.from_config(base_config, lora.target_modules, lora.rank, lora.alpha, lora.use_rslora, lora.dropout)
 
 
 def encode_descriptions(

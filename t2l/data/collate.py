@@ -60,7 +60,7 @@ class SftBatch:
         """Start copying to a device; does not wait for it."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, function) -> Self:  # noqa: ANN001
+    def _map(self, function) -> Self:
         names = ("input_ids_B_T", "lengths_B", "label_positions_K", "label_ids_K", "label_weights_K")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
@@ -73,7 +73,9 @@ def cut_left(ids: list[int], limit: int) -> list[int]:
 def collate(rows: Sequence[Row], rows_in_step: int, pad_id: int) -> SftBatch:
     """Rows -> tensors. Raises DataError for a row without a prompt or an answer."""
     if empty := next((row for row in rows if not row.prompt or not row.answer), None):
-        raise DataError(f"a sample needs tokens in both prompt and answer, but has {len(empty.prompt)} and {len(empty.answer)}")
+        raise DataError(
+            f"a sample needs tokens in both prompt and answer, but has {len(empty.prompt)} and {len(empty.answer)}"
+        )
     width = math.ceil((max(map(len, rows)) - 1) / PAD_TO) * PAD_TO
     ids = torch.full((len(rows), width), pad_id)
     positions: list[int] = []

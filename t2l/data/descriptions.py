@@ -73,7 +73,11 @@ class DescriptionTable:
 
     @classmethod
     def encode(
-        cls, texts: Sequence[str], encoder: TextEncoder, device: torch.device | str = "cpu", on_progress: OnProgress | None = None
+        cls,
+        texts: Sequence[str],
+        encoder: TextEncoder,
+        device: torch.device | str = "cpu",
+        on_progress: OnProgress | None = None,
     ) -> "DescriptionTable":
         """Encode everything here and now."""
         parts = []

@@ -85,7 +85,9 @@ class SftSteps(Dataset[list[SftBatch]]):
         task, data = self._tasks[task_number], self._config.data
         which = rng.randrange(self._numbers.counts[task_number])
         example = task.train[rng.randrange(len(task.train))]
-        shown = data.definition == "always" or (data.definition == "dropout" and rng.random() >= data.definition_dropout)
+        shown = data.definition == "always" or (
+            data.definition == "dropout" and rng.random() >= data.definition_dropout
+        )
         prompt = self._chat.prompt(example.input, task.descriptions[which] if shown else None)
         return prompt, self._chat.answer(example.output), self._numbers.starts[task_number] + which
 

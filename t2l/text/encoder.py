@@ -9,11 +9,17 @@ pooled vector of a short sentence has already lost which word did what.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from t2l.config import EncoderConfig
+from t2l.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -69,3 +75,27 @@ def encode_in_batches(texts: Sequence[str], size: int, encode: "EncodeBatch") ->
 
 class EncodeBatch(Protocol):
     def __call__(self, texts: list[str]) -> TextFeatures: ...
+
+
+def build_encoder(
+    config: EncoderConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", names: Sequence[str] = ()
+) -> TextEncoder:
+    """The encoder that a run's settings name; `names` are the texts that a one-hot encoder shall know.
+
+    Raises ConfigError for several encoders without a reader, whose tokens nothing would condense.
+    """
+    from t2l.text.joint import JointEncoder
+    from t2l.text.llm import LlmEncoder
+    from t2l.text.one_hot import OneHotEncoder
+    from t2l.text.sentence import SentenceEncoder
+
+    if len(config.kinds) > 1 and config.reader is None:
+        raise ConfigError(f"encoder.kinds {list(config.kinds)} side by side need encoder.reader, which condenses them")
+    pooling = "sentence" if config.reader is None else "tokens"
+    makers = {
+        "sentence": lambda: SentenceEncoder(config.model, pooling, base.device),
+        "llm": lambda: LlmEncoder(base, tokenizer, pooling),
+        "one_hot": lambda: OneHotEncoder(names),
+    }
+    encoders = [makers[kind]() for kind in config.kinds]
+    return encoders[0] if len(encoders) == 1 else JointEncoder(encoders)

@@ -12,9 +12,8 @@ from t2l.config import SftConfig
 from t2l.data.collate import SftBatch
 from t2l.text.encoder import TextFeatures
 from t2l.train.losses import SftLosses
+from t2l.train.state import State
 from t2l.train.step import SftModule
-
-State = dict[str, Tensor]
 
 MODEL, UPDATES = "model/", "updates"
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -16,10 +16,10 @@ from t2l.data.collate import SftBatch
 from t2l.data.descriptions import DescriptionTable
 from t2l.data.steps import SftSteps
 from t2l.errors import ConfigError
-from t2l.train.engine import Engine, State
+from t2l.train.engine import Engine
 from t2l.train.losses import SftLosses
 from t2l.train.schedule import linear_with_warmup
-from t2l.train.state import Progress
+from t2l.train.state import Progress, State
 from t2l.train.step import seed_step
 
 SCORE = "exact_match"

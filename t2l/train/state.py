@@ -18,16 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from t2l.errors import CheckpointError
 from t2l.lora.peft_io import complete_or_absent
-from t2l.train.engine import State
 
 _MANIFEST, _PROGRESS, _STATE = "manifest.json", "resume/progress.json", "resume/state.safetensors"
 _NAME = re.compile(r"step-(\d{6,})")
-
-WriteModel = Callable[[Path, State, Progress], None]
-"""Writes the files that others load into a given, existing folder."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +36,17 @@ class Progress:
     best_score: float | None = None
 
     def after(self, step: int, score: float | None) -> "Progress":
-        """Progress after `step`, which validated with `score` (None: it did not)."""
-        if score is not None and (self.best_score is None or score > self.best_score):
+        """Progress after `step`, which validated with `score` (None: it did not); of equals the later is best."""
+        if score is not None and (self.best_score is None or score >= self.best_score):
             return Progress(step, step, score)
         return Progress(step, self.best_step, self.best_score)
+
+
+State = dict[str, Tensor]
+"""See `Engine.state`."""
+
+WriteModel = Callable[[Path, State, Progress], None]
+"""Writes the files that others load into a given, existing folder."""
 
 
 class CheckpointStore:

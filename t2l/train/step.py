@@ -75,7 +75,9 @@ class SftModule(nn.Module):
 
 def head(model: PreTrainedModel, hidden_K_H: Tensor) -> Tensor:
     """Logits [K, V] of chosen states, soft-capped where the model does so (Gemma 2)."""
-    logits_K_V = model.get_output_embeddings()(hidden_K_H)
+    output_embeddings = model.get_output_embeddings()
+    assert output_embeddings is not None
+    logits_K_V = output_embeddings(hidden_K_H)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return logits_K_V if cap is None else cap * torch.tanh(logits_K_V / cap)
 
@@ -91,8 +93,12 @@ def _check_head(model: PreTrainedModel) -> None:
     """Some families also scale their logits: refuse those rather than train on others than they answer with."""
     ids = torch.tensor([[0, 1]], device=model.device)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    if not torch.allclose(head(model, hidden[0]), model(input_ids=ids, use_cache=False).logits[0], rtol=0.05, atol=0.05):
-        raise ConfigError(f"{type(model).__name__} changes its logits after the head, which t2l does not know: choose another base")
+    if not torch.allclose(
+        head(model, hidden[0]), model(input_ids=ids, use_cache=False).logits[0], rtol=0.05, atol=0.05
+    ):
+        raise ConfigError(
+            f"{type(model).__name__} changes its logits after the head, which t2l does not know: choose another base"
+        )
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from t2l.train.engine import (
     MOMENTS,
     UPDATES,
     State,
-    load_moments,
     adamw,
     load_model_state,
+    load_moments,
     model_state,
     on_cpu,
     set_lr,
@@ -100,7 +100,9 @@ class DeepSpeedEngine:
                 state[MODEL + name] = _found(safe_get_full_fp32_param(parameter))
             for moment in MOMENTS:
                 whole = self._stage == 0
-                known = self._adamw.state[parameter][moment] if whole else safe_get_full_optimizer_state(parameter, moment)
+                known = (
+                    self._adamw.state[parameter][moment] if whole else safe_get_full_optimizer_state(parameter, moment)
+                )
                 state[f"{moment}/{name}"] = _found(known)
         return on_cpu(state | {UPDATES: updates_of(self._adamw)})
 
@@ -116,7 +118,9 @@ class DeepSpeedEngine:
     def _make_moments(self, updates: Tensor) -> None:
         """AdamW makes its moments at the first update only, but they must be there to be set."""
         stage3 = self._stage == 3
-        flats = self._optimizer.fp32_partitioned_groups_flat if stage3 else self._optimizer.single_partition_of_fp32_groups
+        flats = (
+            self._optimizer.fp32_partitioned_groups_flat if stage3 else self._optimizer.single_partition_of_fp32_groups
+        )
         for flat in flats:
             moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
             self._adamw.state[flat] = {"step": updates.to(flat.device if flat.is_cuda else "cpu", copy=True), **moments}

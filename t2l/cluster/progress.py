@@ -1,0 +1,94 @@
+"""The live line of a run: step, loss, validation exact match, tokens/s, time left."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Status:
+    """The newest news of a run, merged; notes are kept in order. Ray makes an actor of it; without Ray it is just called."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._notes: list[str] = []
+
+    def tell(self, news: Mapping[str, Any]) -> None:
+        news = dict(news)
+        if note := news.pop("note", None):
+            self._notes.append(note)
+        self._values |= news
+
+    def read(self) -> tuple[dict[str, Any], list[str]]:
+        return self._values, self._notes
+
+
+class LiveLine:
+    """Shows a Status: in place on a terminal, else as plain lines about every ten seconds and when validation is done."""
+
+    def __init__(self, steps: int, console: Console | None = None) -> None:
+        self._steps = steps
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._shown: tuple[float, Any] = (0.0, None)
+        self._line, self._num_notes = "", 0
+
+    def __enter__(self) -> "LiveLine":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        if self._line:
+            self._console.print(self._line)
+
+    def show(self, values: Mapping[str, Any], notes: list[str]) -> None:
+        for note in notes[self._num_notes :]:
+            self._console.print(f"note: {note}")
+        self._num_notes = len(notes)
+        line = status_line(values, self._steps)
+        if not line or line == self._line:
+            return
+        self._line = line
+        if self._console.is_terminal:
+            self._live.update(Text(line))
+            return
+        last, validated = self._shown
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES or values.get("exact_match") != validated:
+            self._shown = (time.monotonic(), values.get("exact_match"))
+            self._console.print(line)
+            self._line = ""
+
+    @property
+    def console(self) -> Console:
+        return self._console
+
+
+def status_line(values: Mapping[str, Any], steps: int) -> str:
+    """One line; before the first losses the phase that the run is in."""
+    if "loss" not in values:
+        return str(values.get("phase", ""))
+    step, pace = values["step"], values["seconds_per_step"]
+    match = f"{values['exact_match']:.3f}" if "exact_match" in values else "-"
+    parts = (
+        f"step {step:,}/{steps:,}",
+        f"loss {values['loss']:.4f}",
+        f"validation {match}",
+        f"{values['tokens_per_s']:,.0f} tokens/s",
+        f"{duration(pace * (steps - step))} left",
+    )
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Such as 2:05 or 1:02:05."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,83 @@
+"""A run's folder: the config it was started with, whether it may go on, and what it came to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from t2l.config import RunConfig, dump_config, load_config
+from t2l.errors import CheckpointError, ConfigError
+from t2l.train.state import CheckpointStore, Progress
+
+CONFIG_FILE = "config.yaml"
+_MAY_CHANGE = (
+    "output_dir",
+    "cluster.",
+    "data.loader_workers",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+"""Settings that change nothing about what is learnt."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its progress and the checkpoint to use."""
+
+    run_dir: Path
+    progress: Progress
+    checkpoint: Path
+    was_finished: bool = False
+
+
+def open_run(config: RunConfig) -> Outcome | None:
+    """Make or check the run's folder; the outcome if the run is finished already.
+
+    Raises ConfigError where the folder holds a run with other settings.
+    """
+    path = config.run_dir / CONFIG_FILE
+    if path.exists():
+        if changed := sorted(differing_keys(load_config(path), config)):
+            raise ConfigError(
+                f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
+                "or delete that folder to start afresh"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(dump_config(config))
+    fresh.rename(path)
+    steps = _store(config).steps()
+    return outcome(config, was_finished=True) if steps and steps[-1] >= config.train.steps else None
+
+
+def outcome(config: RunConfig, was_finished: bool = False) -> Outcome:
+    """The outcome of a run that has come to its end."""
+    store = _store(config)
+    progress, checkpoint = store.newest(), store.best()
+    if progress is None or checkpoint is None:
+        raise CheckpointError(f"{config.run_dir} has no sound checkpoint left: delete it and train again")
+    return Outcome(config.run_dir, progress, checkpoint, was_finished)
+
+
+def _store(config: RunConfig) -> CheckpointStore:
+    return CheckpointStore(config.run_dir, config.train.keep_checkpoints)
+
+
+def differing_keys(old: RunConfig, new: RunConfig) -> Iterator[str]:
+    """Dotted names of settings that differ and matter."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for key in before.keys() | after.keys():
+        if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE):
+            yield key
+
+
+def _flat(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

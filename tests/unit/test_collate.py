@@ -1,0 +1,58 @@
+"""Batches: labels stand where the model predicts them, and weights add up to a mean of means."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t2l.data.collate import PAD_TO, Row, collate, cut_left, micro_batches
+from t2l.errors import DataError
+
+tokens = st.lists(st.integers(1, 99), min_size=1, max_size=20)
+rows_of = st.lists(st.builds(Row, tokens, tokens, st.integers(0, 9)), min_size=1, max_size=6)
+
+
+@given(rows_of)
+def test_labels_follow_the_states_that_predict_them(rows: list[Row]) -> None:
+    batch = collate(rows, len(rows), pad_id=0)
+    assert batch.input_ids_B_T.shape[1] % PAD_TO == 0
+    flat = batch.input_ids_B_T.flatten()
+    place = 0
+    for i, row in enumerate(rows):
+        whole = row.prompt + row.answer
+        for j, label in enumerate(row.answer):
+            position = int(batch.label_positions_K[place])
+            assert batch.label_ids_K[place] == label
+            seen = flat[i * batch.input_ids_B_T.shape[1] : position + 1].tolist()
+            assert seen == whole[: len(row.prompt) + j], "the state has read all before the label, and not the label"
+            place += 1
+    assert place == len(batch.label_ids_K)
+    assert batch.num_tokens == int((batch.input_ids_B_T != 0).sum())
+
+
+@given(rows_of, st.integers(1, 4))
+def test_weights_are_shares_of_the_mean_over_sequences(rows: list[Row], parts: int) -> None:
+    parts = min(parts, len(rows))
+    batches = [collate(part, len(rows), pad_id=0) for part in micro_batches(rows, parts)]
+    assert sum(len(batch.lengths_B) for batch in batches) == len(rows)
+    weights = torch.cat([batch.label_weights_K for batch in batches])
+    assert weights.sum().item() == pytest.approx(1, abs=1e-5)
+    first = batches[0]
+    assert first.label_weights_K[0].item() == pytest.approx(
+        1 / (len(rows) * int((first.label_weights_K == first.label_weights_K[0]).sum()))
+    ) or len({len(row.answer) for row in rows}) < len(rows)
+
+
+def test_micro_batches_are_of_like_length() -> None:
+    rows = [Row([1] * n, [2], 0) for n in (9, 1, 5, 3, 7)]
+    assert [[len(row) - 1 for row in part] for part in micro_batches(rows, 2)] == [[1, 3], [5, 7, 9]]
+
+
+def test_cutting_keeps_the_end() -> None:
+    assert cut_left([1, 2, 3, 4], 3) == [2, 3, 4]
+    assert cut_left([1, 2], 3) == [1, 2]
+
+
+def test_a_sample_without_prompt_or_answer_is_refused() -> None:
+    with pytest.raises(DataError, match="tokens in both"):
+        collate([Row([1], [], 0)], 1, 0)
