@@ -204,10 +204,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(f"config file {path} does not exist")
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"'{override}' is no override: write it as key=value, such as train.lr=1e-3")
-        _put(settings, key.split("."), yaml.safe_load(value))
+        _override(settings, override)
     return parse_config(settings)
 
 
@@ -216,12 +213,30 @@ def parse_config(settings: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("; ".join(_complaint(detail) for detail in error.errors())) from None
+        raise ConfigError("; ".join(_complaint(detail, RunConfig) for detail in error.errors())) from None
+
+
+def load_pretrain_config(overrides: Sequence[str]) -> PretrainConfig:
+    """Settings of the base model's pretraining from overrides such as ``minutes=5``."""
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        _override(settings, override)
+    try:
+        return PretrainConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_complaint(detail, PretrainConfig) for detail in error.errors())) from None
 
 
 def dump_config(config: BaseModel) -> str:
     """YAML that `load_config` reads back as an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' is no override: write it as key=value, such as train.lr=1e-3")
+    _put(settings, key.split("."), yaml.safe_load(value))
 
 
 def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -233,11 +248,11 @@ def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
     settings[keys[-1]] = value
 
 
-def _complaint(detail: Any) -> str:
+def _complaint(detail: Any, schema: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] != "extra_forbidden":
         return f"setting '{key}' is {detail['input']!r}: {detail['msg']}"
-    known = list(_keys(RunConfig))
+    known = list(_keys(schema))
     last = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == last]
     return f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")

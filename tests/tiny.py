@@ -79,10 +79,3 @@ def tiny_settings(base: Path, output_dir: Path, **train: Any) -> dict[str, Any]:
 
 def tiny_config(base: Path, output_dir: Path, **train: Any) -> RunConfig:
     return parse_config(tiny_settings(base, output_dir, **train))
-
-
-def write_yaml(path: Path, settings: dict[str, Any]) -> Path:
-    import yaml
-
-    path.write_text(yaml.safe_dump(settings))
-    return path

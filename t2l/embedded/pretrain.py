@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -18,11 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from t2l.config import PretrainConfig
 from t2l.data.prompts import PromptFormat
+from t2l.lora.peft_io import complete_or_absent
 from t2l.tasks.phrasing import Describer
 from t2l.tasks.universe import Program, pretraining_programs
 
 IGNORE = -100
 _UNSEEN_SHARE = 0.25
+_POOLED_BATCHES = 4
 
 
 def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -55,8 +58,13 @@ class PretrainingStream(IterableDataset):
         chat = PromptFormat.of(self._tokenizer)
         tasks = [(program, Describer(program.domain, program.pick, program.render)) for program in pretraining_programs()]
         while True:
-            texts = [self._sample(rng, chat, *rng.choice(tasks)) for _ in range(self._config.batch_size)]
-            yield self._encode(texts)
+            size = self._config.batch_size
+            pool = [self._sample(rng, chat, *rng.choice(tasks)) for _ in range(_POOLED_BATCHES * size)]
+            pool.sort(key=lambda texts: len(texts[0]))  # like lengths together: a quarter of the padding
+            starts = list(range(0, len(pool), size))
+            rng.shuffle(starts)
+            for start in starts:
+                yield self._encode(pool[start : start + size])
 
     def _sample(self, rng: random.Random, chat: PromptFormat, program: Program, describer: Describer) -> tuple[str, str]:
         example = program.draw(rng)
@@ -125,3 +133,34 @@ def pretrain(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, log_eve
         if step % log_every == log_every - 1:
             print(f"step {step + 1}  loss {torch.stack(losses[-log_every:]).mean():.4f}  {progress:.0%}", flush=True)
     return model.eval()
+
+
+_CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+
+# t2l embedded base model
+
+A Llama of {parameters:,} parameters in bf16, pretrained from scratch on the skills of t2l's embedded universe. With a
+definition in the prompt it does most of the universe's tasks; without one it can only guess, which is what adapters are for.
+
+Made by `python jobs/pretrain_base.py -o {folder} minutes={minutes:g} batch_size={batch_size} loader_workers={workers}`.
+It knows no English but that of the universe's descriptions, and nothing of the world.
+"""
+
+
+def write_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig, folder: Path) -> None:
+    """Model in bf16, tokenizer with chat template, config and card; complete or absent."""
+    with complete_or_absent(folder) as fresh:
+        model.to(torch.bfloat16).save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        (fresh / "pretrain.json").write_text(config.model_dump_json(indent=2) + "\n")
+        card = _CARD.format(
+            parameters=sum(p.numel() for p in model.parameters()),
+            folder=folder,
+            minutes=config.minutes,
+            batch_size=config.batch_size,
+            workers=config.loader_workers,
+        )
+        (fresh / "README.md").write_text(card)

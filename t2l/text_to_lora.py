@@ -1,0 +1,194 @@
+"""The Python face: a trained checkpoint that turns descriptions into adapters, and its base model to run them on.
+
+Axes: N descriptions, E task embedding.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
+from t2l.config import RunConfig
+from t2l.data.prompts import PromptFormat
+from t2l.embedded import CHECKPOINT_DIR
+from t2l.errors import CheckpointError, ConfigError, DescriptionError, SpecMismatchError
+from t2l.evaluation.generate import greedy_answers
+from t2l.hypernet.text_to_lora import TextToLoraModel
+from t2l.lora.apply import PerRowLora
+from t2l.lora.peft_io import complete_or_absent, save_peft
+from t2l.lora.spec import LoraSpec
+from t2l.lora.weights import LoraWeights
+from t2l.text.encoder import TextEncoder, build_encoder
+from t2l.train.base import base_path, load_base
+
+MAX_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an adapter comes from: the base model, the checkpoint's name and the sha256 of its weights."""
+
+    base: str
+    checkpoint: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class GeneratedAdapter:
+    """One adapter; `weights` holds just this one (n = 1), `description` is None if it came from an embedding."""
+
+    weights: LoraWeights
+    description: str | None
+    origin: Origin
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A [r, in] and B [out, r] of every target layer under PEFT's keys."""
+        return self.weights.state_dict()
+
+    def save_pretrained(self, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write a PEFT folder with a card that names description, checkpoint and base; complete or absent.
+
+        Raises CheckpointError if the folder exists and `overwrite` is False; with it, all of the old folder goes.
+        """
+        with complete_or_absent(directory, overwrite) as folder:
+            save_peft(self.weights, 0, folder, self.origin.base, self.description, overwrite=True)
+            with (folder / "README.md").open("a", encoding="utf-8") as card:
+                card.write(f"\nT2L checkpoint: `{self.origin.checkpoint}`, sha256 `{self.origin.sha256}`.\n")
+        return Path(directory)
+
+
+@dataclass(frozen=True)
+class GeneratedAdapters:
+    """The adapters of one call, to iterate over or to index; `weights` holds all of them, [n] adapters."""
+
+    weights: LoraWeights
+    descriptions: tuple[str | None, ...]
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: int) -> GeneratedAdapter:
+        number = range(len(self))[index]  # negative ones count from the end
+        return GeneratedAdapter(self.weights.select(slice(number, number + 1)), self.descriptions[number], self.origin)
+
+    def __iter__(self) -> Iterator[GeneratedAdapter]:
+        return (self[index] for index in range(len(self)))
+
+
+class TextToLora:
+    """Text encoder, hypernetwork and frozen base model of one checkpoint; `from_pretrained` makes it.
+
+    Not thread-safe: the adapters of a running call are state of the base model's layers.
+    """
+
+    def __init__(
+        self,
+        model: TextToLoraModel,
+        encoder: TextEncoder,
+        base: PerRowLora,
+        tokenizer: PreTrainedTokenizerBase,
+        origin: Origin,
+    ) -> None:
+        self.model, self.encoder, self.base, self.tokenizer, self.origin = model, encoder, base, tokenizer, origin
+        self._chat = PromptFormat.of(tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | os.PathLike[str] | None = None, device: str | torch.device | None = None
+    ) -> Self:
+        """Load a checkpoint folder (None: the packaged one) and the base model that it was trained for.
+
+        device: None takes a GPU if there is one. Raises CheckpointError for a folder that is missing, damaged or no
+        checkpoint, SpecMismatchError if its base model has become another one, HubAccessError if that is out of reach.
+        """
+        folder = CHECKPOINT_DIR if path is None else Path(path)
+        _check_is_checkpoint(folder)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, config, spec = load_checkpoint(folder)
+        base, tokenizer = load_base(config.base, device)
+        origin = _origin(folder, config)
+        _check_base(spec, base.config, folder, origin.base)
+        encoder = build_encoder(config.encoder, base, tokenizer)
+        return cls(model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin)
+
+    @torch.no_grad()
+    def embed(self, descriptions: Sequence[str]) -> Tensor:
+        """Task embeddings [N, E] of descriptions. Raises DescriptionError for an empty or over-long one."""
+        if isinstance(descriptions, str) or not descriptions:
+            raise DescriptionError(f"descriptions must be a list of at least one text, not {descriptions!r}")
+        features = self.encoder.encode(descriptions).to(self.base.model.device)
+        return self.model.embed(features.states_N_T_D, features.mask_N_T)
+
+    def generate(self, descriptions: Sequence[str]) -> GeneratedAdapters:
+        """An adapter for each description, all in one forward pass.
+
+        Raises DescriptionError for an empty or over-long one.
+        """
+        return self._adapters(self.embed(descriptions), tuple(descriptions))
+
+    def from_embeddings(self, embedding_N_E: Tensor) -> GeneratedAdapters:
+        """An adapter for each task embedding [N, E], such as `embed` gives. Raises SpecMismatchError for another E."""
+        return self._adapters(embedding_N_E, (None,) * len(embedding_N_E))
+
+    def run(
+        self,
+        descriptions: Sequence[str],
+        inputs: Sequence[str],
+        adapted: bool = True,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[str]:
+        """Greedy answers to `inputs`, each under the adapter of its own description, or of the only one.
+
+        The prompts hold no description: what comes out right is the adapter's doing. adapted=False asks the base model.
+        Raises DescriptionError if the numbers do not fit, DataError for an input that leaves no room for an answer.
+        """
+        if len(descriptions) not in (1, len(inputs)):
+            raise DescriptionError(
+                f"{len(descriptions)} descriptions for {len(inputs)} inputs: give one each, or one for all"
+            )
+        weights = self._weights_of(descriptions) if adapted else None
+        prompts = [self._chat.prompt(text) for text in inputs]
+        return greedy_answers(self.base, self.tokenizer, prompts, weights, max_new_tokens)
+
+    def _weights_of(self, descriptions: Sequence[str]) -> LoraWeights:
+        """One adapter a description; repeated ones are generated once."""
+        distinct = list(dict.fromkeys(descriptions))
+        weights = self.generate(distinct).weights
+        place = {text: number for number, text in enumerate(distinct)}
+        return weights if len(distinct) == len(descriptions) else weights.select([place[t] for t in descriptions])
+
+    @torch.no_grad()
+    def _adapters(self, embedding_N_E: Tensor, descriptions: tuple[str | None, ...]) -> GeneratedAdapters:
+        return GeneratedAdapters(self.model.hypernet(embedding_N_E), descriptions, self.origin)
+
+
+def _check_is_checkpoint(folder: Path) -> None:
+    """Raise CheckpointError where there is no folder, or a folder of something else, such as a Hugging Face model."""
+    if not folder.is_dir():
+        raise CheckpointError(f"the checkpoint folder {folder} does not exist: give the path of a trained t2l checkpoint")
+    path = folder / CONFIG_FILE
+    if path.is_file() and b'"spec"' not in path.read_bytes():
+        raise CheckpointError(f"{folder} is no t2l checkpoint: its {CONFIG_FILE} is of something else")
+
+
+def _check_base(spec: LoraSpec, base_config, folder: Path, base: str) -> None:
+    paths = [module.path for module in spec.modules]
+    try:
+        found = LoraSpec.from_config(base_config, paths, spec.rank, spec.alpha, spec.use_rslora)
+        spec.check_matches(found, "the checkpoint", "the base model")
+    except (ConfigError, SpecMismatchError) as error:
+        raise SpecMismatchError(f"the checkpoint {folder} was made for another base model than {base}: {error}") from None
+
+
+def _origin(folder: Path, config: RunConfig) -> Origin:
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Origin(base_path(config.base), config.name, digest)
