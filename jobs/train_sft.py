@@ -38,11 +38,16 @@ def main() -> int:
             from t2l.cluster.alone import train_alone as train
         else:
             from t2l.cluster.train import train_on_ray as train
-        outcome = train(config)
+        finished = train(config)
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"checkpoint: {outcome.checkpoint}")
+    from rich.console import Console
+
+    from t2l.evaluation.table import score_table
+
+    Console().print(score_table(finished.report))
+    print(f"checkpoint: {finished.outcome.checkpoint}")
     return 0
 
 

@@ -1,8 +1,8 @@
 """t2l: describe a task, get a LoRA that does it.
 
-    from t2l import TextToLora
+from t2l import TextToLora
 
-    adapters = TextToLora.from_pretrained().generate(["Sort the words, longest first."])
+adapters = TextToLora.from_pretrained().generate(["Sort the words, longest first."])
 """
 
 from typing import TYPE_CHECKING, Any

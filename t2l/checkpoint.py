@@ -41,7 +41,10 @@ def save_checkpoint(
     feature_dim: int,
     extra: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a model as a folder, complete or absent; `extra` goes into config.json. Raises CheckpointError if it exists."""
+    """Write a model as a folder, complete or absent; `extra` goes into config.json.
+
+    Raises CheckpointError if the folder exists.
+    """
     with complete_or_absent(directory) as folder:
         write_files(folder, model, config, spec, feature_dim, extra)
     return Path(directory)

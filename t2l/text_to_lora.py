@@ -12,7 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
 from t2l.config import RunConfig
@@ -173,19 +173,22 @@ class TextToLora:
 def _check_is_checkpoint(folder: Path) -> None:
     """Raise CheckpointError where there is no folder, or a folder of something else, such as a Hugging Face model."""
     if not folder.is_dir():
-        raise CheckpointError(f"the checkpoint folder {folder} does not exist: give the path of a trained t2l checkpoint")
-    path = folder / CONFIG_FILE
-    if path.is_file() and b'"spec"' not in path.read_bytes():
-        raise CheckpointError(f"{folder} is no t2l checkpoint: its {CONFIG_FILE} is of something else")
+        raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
+    if lacking := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder} is no t2l checkpoint: it lacks {' and '.join(lacking)}")
+    if b'"spec"' not in (folder / CONFIG_FILE).read_bytes():
+        raise CheckpointError(f"{folder} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
 
 
-def _check_base(spec: LoraSpec, base_config, folder: Path, base: str) -> None:
+def _check_base(spec: LoraSpec, base_config: PretrainedConfig, folder: Path, base: str) -> None:
+    """Raise SpecMismatchError if the base model lacks the layers that the checkpoint makes adapters for."""
     paths = [module.path for module in spec.modules]
     try:
         found = LoraSpec.from_config(base_config, paths, spec.rank, spec.alpha, spec.use_rslora)
         spec.check_matches(found, "the checkpoint", "the base model")
     except (ConfigError, SpecMismatchError) as error:
-        raise SpecMismatchError(f"the checkpoint {folder} was made for another base model than {base}: {error}") from None
+        message = f"the checkpoint {folder} was made for another base model than {base}: {error}"
+        raise SpecMismatchError(message) from None
 
 
 def _origin(folder: Path, config: RunConfig) -> Origin:

@@ -69,11 +69,19 @@ def tiny_settings(base: Path, output_dir: Path, **train: Any) -> dict[str, Any]:
             "renders": ["plain", "uppercase", "quotes", "last_letter", "numbered", "dashes"],
             "num_descriptions": 4,
             "num_validation": 1,
-            "num_test": 1,
+            "num_test": 2,
             "max_prompt_tokens": 48,
             "max_response_tokens": 32,
         },
-        "train": {"steps": 6, "tasks_per_step": 4, "lr": 1e-2, "log_every": 1, "validation_inputs": 2, **train},
+        "train": {
+            "steps": 6,
+            "tasks_per_step": 4,
+            "lr": 1e-2,
+            "log_every": 1,
+            "validation_inputs": 2,
+            "report_inputs": 1,
+            **train,
+        },
     }
 
 

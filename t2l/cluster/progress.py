@@ -12,7 +12,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Status:
-    """The newest news of a run, merged; notes are kept in order. Ray makes an actor of it; without Ray it is just called."""
+    """The newest news of a run, merged, and all its notes. On a cluster this is an actor, else it is just called."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -29,7 +29,7 @@ class Status:
 
 
 class LiveLine:
-    """Shows a Status: in place on a terminal, else as plain lines about every ten seconds and when validation is done."""
+    """Shows a Status: in place on a terminal, else as plain lines every ten seconds or so and after validations."""
 
     def __init__(self, steps: int, console: Console | None = None) -> None:
         self._steps = steps
@@ -72,8 +72,8 @@ class LiveLine:
 
 
 def status_line(values: Mapping[str, Any], steps: int) -> str:
-    """One line; before the first losses the phase that the run is in."""
-    if "loss" not in values:
+    """One line; the phase that the run is in, or its losses while it trains."""
+    if "loss" not in values or values["phase"] != "training":
         return str(values.get("phase", ""))
     step, pace = values["step"], values["seconds_per_step"]
     match = f"{values['exact_match']:.3f}" if "exact_match" in values else "-"

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains, by its first worker: metrics.jsonl, TensorBoard scalars, checkpoints, status."""
+"""What a run's first worker writes down: metrics.jsonl, TensorBoard scalars, checkpoints, news for the live line."""
 
 import json
 from collections.abc import Callable, Mapping

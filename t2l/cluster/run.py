@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -11,12 +11,16 @@ from t2l.config import RunConfig, dump_config, load_config
 from t2l.errors import CheckpointError, ConfigError
 from t2l.train.state import CheckpointStore, Progress
 
+if TYPE_CHECKING:
+    from t2l.evaluation.suite import Score
+
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = (
     "output_dir",
     "cluster.",
     "data.loader_workers",
     "train.log_every",
+    "train.report_inputs",
     "train.eval_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
@@ -31,36 +35,46 @@ class Outcome:
     run_dir: Path
     progress: Progress
     checkpoint: Path
-    was_finished: bool = False
 
 
-def open_run(config: RunConfig) -> Outcome | None:
-    """Make or check the run's folder; the outcome if the run is finished already.
+Report = dict[str, dict[str, "Score"]]
+"""split -> condition -> score."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended and been evaluated."""
+
+    outcome: Outcome
+    report: Report
+
+
+def open_run(config: RunConfig) -> bool:
+    """Make or check the run's folder; whether the run is finished already.
 
     Raises ConfigError where the folder holds a run with other settings.
     """
     path = config.run_dir / CONFIG_FILE
-    if path.exists():
-        if changed := sorted(differing_keys(load_config(path), config)):
-            raise ConfigError(
-                f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
-                "or delete that folder to start afresh"
-            )
+    if path.exists() and (changed := sorted(differing_keys(load_config(path), config))):
+        raise ConfigError(
+            f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
+            "or delete that folder to start afresh"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(dump_config(config))
     fresh.rename(path)
     steps = _store(config).steps()
-    return outcome(config, was_finished=True) if steps and steps[-1] >= config.train.steps else None
+    return bool(steps) and steps[-1] >= config.train.steps
 
 
-def outcome(config: RunConfig, was_finished: bool = False) -> Outcome:
-    """The outcome of a run that has come to its end."""
+def outcome(config: RunConfig) -> Outcome:
+    """The outcome of a run that has come to its end; its paths are absolute."""
     store = _store(config)
     progress, checkpoint = store.newest(), store.best()
     if progress is None or checkpoint is None:
         raise CheckpointError(f"{config.run_dir} has no sound checkpoint left: delete it and train again")
-    return Outcome(config.run_dir, progress, checkpoint, was_finished)
+    return Outcome(config.run_dir.absolute(), progress, checkpoint.absolute())
 
 
 def _store(config: RunConfig) -> CheckpointStore:

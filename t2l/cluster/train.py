@@ -11,43 +11,49 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 
 from t2l.cluster.progress import LiveLine, Status
-from t2l.cluster.run import Outcome, open_run, outcome
+from t2l.cluster.run import Finished, Outcome, Report, open_run, outcome
 from t2l.config import ClusterConfig, RunConfig, parse_config
 from t2l.errors import ResourceError, T2LError
 
 _POLL_SECONDS = 0.5
 
 
-def train_on_ray(config: RunConfig) -> Outcome:
+def train_on_ray(config: RunConfig) -> Finished:
     """Train a run to its end on the Ray cluster at hand (a local one is started if there is none).
 
-    Goes on where an earlier run of the same name and settings stopped. Raises the T2LError that a worker raised;
-    ResourceError if the cluster is smaller than the run.
+    Goes on where an earlier run of the same name and settings stopped, and evaluates what came of it. Raises the
+    T2LError that a worker raised; ResourceError if the cluster is smaller than the run.
     """
     finished = open_run(config)
-    line = LiveLine(config.train.steps)
-    if finished:
-        line.console.print(f"{config.run_dir} is finished: {config.train.steps:,} steps")
-        return finished
     start_ray()
     use_gpu = check_resources(config.cluster)
-    with _shown(line) as status:
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config={"config": config.model_dump(mode="json"), "status": status},
-            scaling_config=_scaling(config.cluster, use_gpu),
-            torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            run_config=_ray_run_config(config),
-        )
-        _fit(trainer)
-    return outcome(config)
+    with _shown(LiveLine(config.train.steps)) as status:
+        if finished:
+            status.tell.remote({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
+        else:
+            _fit(_trainer(config, use_gpu, status))
+        done = outcome(config)
+        return Finished(done, _evaluate(config, done, use_gpu, status))
+
+
+def _trainer(config: RunConfig, use_gpu: bool, status: Any) -> ray.train.torch.TorchTrainer:
+    run_dir = str(config.run_dir.absolute())  # workers have folders of their own
+    return ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={"config": config.model_dump(mode="json"), "run_dir": run_dir, "status": status},
+        scaling_config=_scaling(config.cluster, use_gpu),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        run_config=_ray_run_config(config),
+    )
 
 
 def _work(arguments: dict[str, Any]) -> None:
@@ -57,13 +63,16 @@ def _work(arguments: dict[str, Any]) -> None:
     from t2l.cluster.worker import Place, run_worker
     from t2l.train.zero import DeepSpeedEngine
 
+    # Set here, not by Ray's runtime environment: with one, Ray would not use the processes that it has waiting.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     config = parse_config(arguments["config"])
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     assert isinstance(device, torch.device)
     if device.type == "cpu":
         torch.set_num_threads(config.cluster.cpus_per_worker)
-    place = Place(context.get_world_rank(), context.get_world_size(), str(device))
+    run_dir = Path(arguments["run_dir"])
+    place = Place(run_dir, context.get_world_rank(), context.get_world_size(), str(device))
     status = arguments["status"]
 
     def tell(news: Any) -> None:
@@ -74,6 +83,21 @@ def _work(arguments: dict[str, Any]) -> None:
         return DeepSpeedEngine(module, config.train, config.cluster.zero_stage, place.device, state)
 
     run_worker(config, place, make_engine, tell)
+
+
+def _evaluate(config: RunConfig, done: Outcome, use_gpu: bool, status: Any) -> Report:
+    """The report, made on a node that has what a worker has."""
+
+    def evaluate() -> Report:
+        from t2l.cluster.report import make_report
+
+        return make_report(config, done, lambda news: status.tell.remote({"phase": news}))
+
+    task = ray.remote(num_cpus=config.cluster.cpus_per_worker, num_gpus=int(use_gpu))(evaluate)
+    try:
+        return ray.get(task.remote())
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, T2LError) else error) from None
 
 
 def start_ray() -> None:
@@ -107,11 +131,9 @@ def _scaling(cluster: ClusterConfig, use_gpu: bool) -> ray.train.ScalingConfig:
 
 def _ray_run_config(config: RunConfig) -> ray.train.RunConfig:
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.cluster.start_timeout_s)
-    threads = str(config.cluster.cpus_per_worker)
     return ray.train.RunConfig(
         name=time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}",
         storage_path=str((config.run_dir / "ray").absolute()),
-        worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}},
     )
 
 

@@ -1,99 +1,70 @@
-"""Validation during training: exact match on held-out tasks of the training family, shared out over the workers.
+"""Validation during training: exact match on held-out tasks of the training family, shared out over the workers."""
 
-Axes: N descriptions (one a question), B questions of one generation batch, T prompt tokens.
-"""
-
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from t2l.data.prompts import PromptFormat
-from t2l.lora.apply import PerRowLora
+from t2l.evaluation.conditions import questions
+from t2l.evaluation.generate import greedy_answers
+from t2l.evaluation.scorers import exact_match
 from t2l.lora.weights import LoraWeights
 from t2l.tasks.task import Task
-from t2l.text.encoder import TextEncoder, TextFeatures
+from t2l.text.encoder import TextEncoder
 from t2l.train.engine import Engine
 from t2l.train.loop import SCORE
 
 _BATCH = 256
-
-
-@dataclass(frozen=True)
-class Question:
-    """An input to answer with the adapter of a description, and the right answer."""
-
-    description: str
-    prompt: str
-    answer: str
-
-
-def questions(tasks: Sequence[Task], chat: PromptFormat, inputs_per_task: int) -> list[Question]:
-    """The first inputs of each task, each under another description, in prompts without it."""
-    return [
-        Question(task.descriptions[i % len(task.descriptions)], chat.prompt(task.test[i].input), task.test[i].output)
-        for task in tasks
-        for i in range(min(inputs_per_task, len(task.test)))
-    ]
+_SPARE_TOKENS = 4
 
 
 class Validator:
-    """Calls with a step give {"exact_match": share of right answers}; nothing if there are no questions.
+    """Called with a step, gives {"exact_match": share of right answers}; {} if there are no tasks.
 
-    Every worker makes the adapters of all questions, as ZeRO 3 needs all of them in every forward pass, and answers its
-    share. They then agree on the sum.
+    Descriptions in training wording: unseen wording is for the final report alone. Every worker makes the adapters of
+    all questions, as ZeRO 3 needs all workers in every forward pass, then answers its share; they agree on the sum.
     """
 
     def __init__(
-        self, engine: Engine, encoder: TextEncoder, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question]
+        self,
+        engine: Engine,
+        encoder: TextEncoder,
+        tokenizer: PreTrainedTokenizerBase,
+        tasks: Sequence[Task],
+        inputs_per_task: int,
     ) -> None:
-        self._engine, self._tokenizer, self._asked = engine, tokenizer, asked
-        self._features = encoder.encode([question.description for question in asked]) if asked else None
+        self._engine, self._tokenizer = engine, tokenizer
+        self._asked = questions("t2l_seen", tasks, inputs_per_task)
+        chat = PromptFormat.of(tokenizer)
+        self._prompts = [chat.prompt(question.input) for question in self._asked]
+        answers = [question.answer for question in self._asked]
+        if answers:
+            self._features = encoder.encode([str(question.description) for question in self._asked])
+            ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
+            self._longest = max(map(len, ids)) + _SPARE_TOKENS  # type: ignore[arg-type]
 
     @torch.no_grad()
     def __call__(self, step: int) -> dict[str, float]:
-        if self._features is None:
+        if not self._asked:
             return {}
-        rank, world_size = self._engine.rank, self._engine.world_size
-        base = self._engine.module.base
-        right = 0
-        for start in range(0, len(self._asked), _BATCH * world_size):
-            chosen = slice(start, start + _BATCH * world_size)
-            weights = self._weights(self._features, chosen)
-            mine = slice(rank, None, world_size)
-            asked = self._asked[chosen][mine]
-            if asked:
-                answers = greedy_answers(base, self._tokenizer, weights.select(mine), asked)
-                right += sum(a == question.answer.strip() for a, question in zip(answers, asked, strict=True))
-        total = torch.tensor(float(right), device=base.model.device)
-        if world_size > 1:
+        batch = _BATCH * self._engine.world_size
+        right = sum(self._right(slice(start, start + batch)) for start in range(0, len(self._asked), batch))
+        total = torch.tensor(right, device=self._engine.module.base.model.device)
+        if self._engine.world_size > 1:
             torch.distributed.all_reduce(total)
         return {SCORE: total.item() / len(self._asked)}
 
-    def _weights(self, features: TextFeatures, chosen: slice) -> LoraWeights:
+    def _right(self, batch: slice) -> float:
+        """Right answers among this worker's share of a batch."""
+        weights = self._adapters(batch)
+        mine = slice(self._engine.rank, None, self._engine.world_size)
+        asked, prompts = self._asked[batch][mine], self._prompts[batch][mine]
+        base = self._engine.module.base
+        answers = greedy_answers(base, self._tokenizer, prompts, weights.select(mine), self._longest)
+        return sum(exact_match(answer, question.answer) for answer, question in zip(answers, asked, strict=True))
+
+    def _adapters(self, batch: slice) -> LoraWeights:
         device = self._engine.module.base.model.device
-        part = TextFeatures(features.states_N_T_D[chosen], features.mask_N_T[chosen]).to(device)
-        return self._engine.module.model(part.states_N_T_D, part.mask_N_T)
-
-
-def greedy_answers(
-    base: PerRowLora, tokenizer: PreTrainedTokenizerBase, weights: LoraWeights, asked: Sequence[Question]
-) -> list[str]:
-    """What the model answers to each prompt with its own adapter, at most as long as the longest right answer."""
-    ids = tokenizer(
-        [q.prompt for q in asked], add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-    )
-    longest = max(map(len, tokenizer([q.answer for q in asked], add_special_tokens=False)["input_ids"]))  # type: ignore
-    with base.adapters(weights):
-        output = base.model.generate(  # type: ignore[operator]
-            input_ids=ids["input_ids"].to(base.model.device),
-            attention_mask=ids["attention_mask"].to(base.model.device),
-            max_new_tokens=math.ceil((longest + 1) / 4) * 4,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    answers = output[:, ids["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        states_N_T_D, mask_N_T = self._features.states_N_T_D[batch], self._features.mask_N_T[batch]
+        return self._engine.module.model(states_N_T_D.to(device), mask_N_T.to(device))

@@ -6,16 +6,16 @@ Everything is built in the worker from the config; no live model crosses a proce
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
 
 from t2l.cluster.model_files import ModelWriter
 from t2l.cluster.records import Records, Silence, Tell
-from t2l.cluster.validate import Validator, questions
+from t2l.cluster.validate import Validator
 from t2l.config import LoraConfig, RunConfig
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, SharedEncoding
-from t2l.data.prompts import PromptFormat
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
 from t2l.hypernet.text_to_lora import build_model
@@ -33,8 +33,9 @@ MakeEngine = Callable[[SftModule, State | None], Engine]
 
 @dataclass(frozen=True)
 class Place:
-    """Which worker of how many, on what device; and how workers wait for each other."""
+    """Which worker of how many, on what device, writing where; and how workers wait for each other."""
 
+    run_dir: Path
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
@@ -65,11 +66,10 @@ def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, tell: T
 
     torch.manual_seed(config.seed)
     module = SftModule(PerRowLora(base, spec), build_model(config, spec, encoder.feature_dim), config.train)
-    store = CheckpointStore(config.run_dir, config.train.keep_checkpoints)
+    store = CheckpointStore(place.run_dir, config.train.keep_checkpoints)
     progress, state = resume(store, place, tell)
     engine = make_engine(module, state)
-    asked = questions(suite.validation, PromptFormat.of(tokenizer), config.train.validation_inputs)
-    validate = Validator(engine, encoder, tokenizer, asked)
+    validate = Validator(engine, encoder, tokenizer, suite.validation, config.train.validation_inputs)
     hooks = Silence()
     if place.rank == 0:
         write_model = ModelWriter(config, spec, encoder.feature_dim)
@@ -87,7 +87,7 @@ def encode_descriptions(
 ) -> DescriptionTable:
     """Each worker encodes its share; all read all of it."""
     key = f"{config.encoder.model_dump_json()} {base_path(config.base)} {config.base.dtype}"
-    shared = SharedEncoding(config.run_dir / "descriptions", key, place.rank, place.world_size)
+    shared = SharedEncoding(place.run_dir / "descriptions", key, place.rank, place.world_size)
     shared.encode_share(texts, encoder, lambda done, of: tell({"phase": f"encoding descriptions: {done:,} of {of:,}"}))
     place.wait_for_all()
     return shared.load(texts, place.device)

@@ -7,8 +7,9 @@ indexing, which would make the host wait for the device.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -60,7 +61,7 @@ class SftBatch:
         """Start copying to a device; does not wait for it."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, function) -> Self:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
         names = ("input_ids_B_T", "lengths_B", "label_positions_K", "label_ids_K", "label_weights_K")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
@@ -104,4 +105,4 @@ def micro_batches(rows: Sequence[Row], number: int) -> list[Sequence[Row]]:
     assert len(rows) >= number
     ordered = sorted(rows, key=len)
     cuts = [len(rows) * i // number for i in range(number + 1)]
-    return [ordered[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [ordered[start:end] for start, end in pairwise(cuts)]

@@ -105,7 +105,7 @@ class SharedEncoding:
     world_size: int = 1
 
     def encode_share(self, texts: Sequence[str], encoder: TextEncoder, on_progress: OnProgress | None = None) -> None:
-        """Write this worker's chunks, skipping those that an earlier run left. Then all workers must wait for each other."""
+        """Write this worker's chunks, except those that an earlier run left. Then all workers wait for each other."""
         self.folder.mkdir(parents=True, exist_ok=True)
         chunks = self._chunks(texts)
         for number in range(self.rank, len(chunks), self.world_size):

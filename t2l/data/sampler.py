@@ -14,7 +14,7 @@ from t2l.errors import ConfigError
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in a step: its number among all workers' places (the root of its random numbers), and the task there."""
+    """One place in a step: its number among those of all workers (the root of its randomness), and the task there."""
 
     place: int
     task: int

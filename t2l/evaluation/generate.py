@@ -39,8 +39,8 @@ def greedy_answers(
     _check_room(base.model, max(map(len, ids)), max_new_tokens)
     answers = [""] * len(prompts)
     for rows in _batches(ids):
-        shared = weights is None or len(weights) == 1
-        with base.adapters(weights if shared else weights.select(rows)):
+        mine = weights if weights is None or len(weights) == 1 else weights.select(rows)
+        with base.adapters(mine):
             answer_ids = _generate(base.model, tokenizer, [ids[row] for row in rows], max_new_tokens)
         texts = tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):

@@ -38,7 +38,7 @@ class Engine(Protocol):
     def state(self) -> State:
         """Everything to resume from, whole and on the CPU, whatever the number of workers; all of them must call.
 
-        "model/<name>": parameters and buffers; "<moment>/<name>": AdamW's; "updates": how many there were, at least one.
+        "model/<name>": parameters and buffers; "<moment>/<name>": AdamW's; "updates": how many there were (not 0).
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The training loop. It knows no Ray and no DeepSpeed: an engine, batches by step, and hooks for what others want to see.
+"""The training loop. It knows no Ray and no DeepSpeed: an engine, batches by step, hooks for what others want to see.
 
 Nothing in a step makes the host wait for the device; losses are fetched when they are logged.
 """
@@ -26,7 +26,7 @@ SCORE = "exact_match"
 """The validation metric that says which checkpoint is best."""
 
 Validate = Callable[[int], dict[str, float]]
-"""Called by all workers after a step; returns the same metrics on all of them (nothing: there is nothing to validate on)."""
+"""Called by all workers after a step; gives all of them the same metrics, none if there is nothing to validate on."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do after a number of steps. A checkpoint also logs, so that a resumed run's records cover the same steps."""
+    """What to do after a number of steps. A checkpoint also logs, so that a resumed run logs means of the same steps."""
 
     log: bool
     validate: bool

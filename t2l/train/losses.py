@@ -36,7 +36,7 @@ class SftLosses(NamedTuple):
 
 
 def sft_losses(inputs: SftLossInputs, label_smoothing: float, l2_generated: float) -> SftLosses:
-    """Cross-entropy (mean over a sequence's answer tokens, then over sequences) + L2 of the generated weights, in fp32."""
+    """Cross-entropy (mean over a sequence's answer tokens, then over sequences) + L2 of generated weights, in fp32."""
     loss_K = F.cross_entropy(
         inputs.logits_K_V.float(), inputs.label_ids_K, reduction="none", label_smoothing=label_smoothing
     )
@@ -46,5 +46,5 @@ def sft_losses(inputs: SftLossInputs, label_smoothing: float, l2_generated: floa
 
 
 def mean_squares(weights: LoraWeights) -> Tensor:
-    """Sum over target modules of mean A^2 + mean B^2, the means over adapters and layers too (paper, appendix on SFT)."""
+    """Sum over target modules of mean A^2 + mean B^2; the means are over adapters and layers too (paper, SFT)."""
     return torch.stack([tensor.float().square().mean() for tensor in weights.tensors()]).sum()

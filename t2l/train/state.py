@@ -75,7 +75,7 @@ class CheckpointStore:
         return target
 
     def newest(self) -> Progress | None:
-        """Progress of the newest sound checkpoint; None if there is none. Warns of each damaged one that it passes over."""
+        """Progress of the newest sound checkpoint, or None. Warns of each damaged one that it passes over."""
         for step in reversed(self.steps()):
             problem = _problem(self.path(step))
             if problem is None:
@@ -111,7 +111,8 @@ class CheckpointStore:
     def _point_to_best(self, progress: Progress) -> None:
         pointer = self.run_dir / "best.json"
         fresh = pointer.with_suffix(".new")
-        record = {"step": progress.best_step, "score": progress.best_score, "checkpoint": str(self.path(progress.step))}
+        checkpoint = str(self.path(progress.step).relative_to(self.run_dir))
+        record = {"step": progress.best_step, "score": progress.best_score, "checkpoint": checkpoint}
         fresh.write_text(json.dumps(record, indent=2) + "\n")
         fresh.rename(pointer)
 

@@ -7,7 +7,7 @@ import pytest
 import ray
 from tiny import save_tiny_base, tiny_settings
 
-from t2l.cluster.run import Outcome
+from t2l.cluster.run import Finished
 from t2l.cluster.train import train_on_ray
 from t2l.config import RunConfig, parse_config
 
@@ -34,6 +34,6 @@ def whole_config(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 @pytest.fixture(scope="session")
-def whole_run(cluster: str, whole_config: RunConfig) -> Outcome:
+def whole_run(cluster: str, whole_config: RunConfig) -> Finished:
     """That run, never stopped."""
     return train_on_ray(whole_config)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny import tiny_llama
 from torch import Tensor
 from torch.func import functional_call
+from torch.multiprocessing.spawn import spawn
 from zero_worker import ROWS, STAGES, STEPS, Setting, make_module, make_table, run, sft_config, torch_run
 
 WORLD_SIZES = (1, 2)
@@ -28,7 +29,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         port = free.getsockname()[1]
     size = request.param
     setting = Setting(size, micro_batches=2)
-    torch.multiprocessing.start_processes(run, (setting, folder, port), nprocs=size, start_method="spawn")
+    spawn(run, (setting, folder, port), nprocs=size)
     return folder
 
 

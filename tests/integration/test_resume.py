@@ -12,7 +12,7 @@ from pathlib import Path
 from tiny import tiny_config
 
 from t2l.cluster.records import read_metrics
-from t2l.cluster.run import Outcome
+from t2l.cluster.run import Finished
 from t2l.config import RunConfig, dump_config
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +92,6 @@ def test_one_worker(tiny_base: Path, tmp_path: Path) -> None:
     check_resume(stopped, losses(whole.run_dir), tmp_path, "--no-ray")
 
 
-def test_two_workers_on_ray(whole_run: Outcome, whole_config: RunConfig, tmp_path: Path, cluster: str) -> None:
+def test_two_workers_on_ray(whole_run: Finished, whole_config: RunConfig, tmp_path: Path, cluster: str) -> None:
     stopped = whole_config.model_copy(update={"name": "stopped"})
     check_resume(stopped, losses(whole_config.run_dir), tmp_path, address=cluster)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from t2l.checkpoint import load_checkpoint
 from t2l.cluster.records import read_metrics
-from t2l.cluster.run import Outcome
+from t2l.cluster.run import Finished
 from t2l.cluster.train import check_resources, train_on_ray
 from t2l.config import ClusterConfig, RunConfig
 from t2l.errors import ConfigError, ResourceError
@@ -16,8 +16,8 @@ from t2l.errors import ConfigError, ResourceError
 STEPS = 40
 
 
-def test_it_trains_and_writes_everything_down(whole_run: Outcome, whole_config: RunConfig) -> None:
-    assert whole_run.progress.step == STEPS
+def test_it_trains_and_writes_everything_down(whole_run: Finished, whole_config: RunConfig) -> None:
+    assert whole_run.outcome.progress.step == STEPS
     records = read_metrics(whole_config.run_dir)
     losses = [record["loss"] for record in records if "loss" in record]
     assert len(losses) == STEPS
@@ -26,36 +26,44 @@ def test_it_trains_and_writes_everything_down(whole_run: Outcome, whole_config: 
     assert list((whole_config.run_dir / "tensorboard").glob("events*"))
 
 
-def test_checkpoints_hold_the_hypernetwork_only_and_load(whole_run: Outcome, whole_config: RunConfig) -> None:
+def test_checkpoints_hold_the_hypernetwork_only_and_load(whole_run: Finished, whole_config: RunConfig) -> None:
     steps = sorted(path.name for path in (whole_config.run_dir / "checkpoints").iterdir())
     assert steps == ["step-000035", "step-000040"], "the newest two, of which the last validated best or equal"
-    assert json.loads((whole_config.run_dir / "best.json").read_text())["checkpoint"] == str(whole_run.checkpoint)
-    model, loaded_config, spec = load_checkpoint(whole_run.checkpoint)
+    assert json.loads((whole_config.run_dir / "best.json").read_text())["step"] == STEPS
+    assert whole_run.outcome.checkpoint.name == "step-000040"
+    model, loaded_config, spec = load_checkpoint(whole_run.outcome.checkpoint)
     assert loaded_config == whole_config
     assert spec == model.hypernet.spec
-    names = load_file(whole_run.checkpoint / "model.safetensors").keys()
+    names = load_file(whole_run.outcome.checkpoint / "model.safetensors").keys()
     assert names == model.state_dict().keys()
     weights = model(torch.randn(1, 1, 32), torch.ones(1, 1, dtype=torch.bool))
     assert any(tensor.abs().max() > 0 for tensor in weights.B.values()), "training moved B away from 0"
 
 
+def test_the_report_holds_every_condition(whole_run: Finished, whole_config: RunConfig) -> None:
+    written = json.loads((whole_config.run_dir / "results.json").read_text())
+    assert written.keys() == {"seen", "held_out"}
+    for split, scores in written.items():
+        assert set(scores) == {"base", "definition", "t2l", "shuffled", "junk"}
+        assert scores == {name: score.exact_match for name, score in whole_run.report[split].items()}
+
+
 def test_a_finished_run_says_so(
-    whole_run: Outcome, whole_config: RunConfig, capsys: pytest.CaptureFixture[str]
+    whole_run: Finished, whole_config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = train_on_ray(whole_config)
-    assert again.was_finished
-    assert again.checkpoint == whole_run.checkpoint
-    assert "is finished" in capsys.readouterr().out
+    assert again.outcome == whole_run.outcome
+    assert "is finished: 40 steps" in capsys.readouterr().out
 
 
-def test_other_settings_under_the_same_name_are_refused(whole_run: Outcome, whole_config: RunConfig) -> None:
+def test_other_settings_under_the_same_name_are_refused(whole_run: Finished, whole_config: RunConfig) -> None:
     changed = whole_config.model_copy(update={"train": whole_config.train.model_copy(update={"lr": 1.0}), "seed": 5})
     with pytest.raises(ConfigError, match=r"other settings \(seed, train.lr\)"):
         train_on_ray(changed)
 
 
 def test_more_workers_than_the_cluster_has_are_refused_at_once(cluster: str) -> None:
-    with pytest.raises(ResourceError, match="num_workers is 9 .* has 2 CPUs"):
+    with pytest.raises(ResourceError, match=r"num_workers is 9 .* has 2 CPUs"):
         check_resources(ClusterConfig(num_workers=9))
     with pytest.raises(ResourceError, match="has 0: lower it, add GPUs"):
         check_resources(ClusterConfig(num_workers=1, use_gpu=True))

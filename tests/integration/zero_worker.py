@@ -83,7 +83,7 @@ def step(engine: Engine, setting: Setting, lr: float) -> None:
 
 
 def gradients(state: State) -> State:
-    """What AdamW's first moment says after one update: a tenth of the gradient, summed over workers and micro-batches."""
+    """After one update AdamW's first moment is a tenth of the gradient, summed over workers and micro-batches."""
     return {name.removeprefix("exp_avg/"): t * 10 for name, t in state.items() if name.startswith("exp_avg/")}
 
 

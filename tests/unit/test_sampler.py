@@ -58,7 +58,7 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
 
 def test_too_few_tasks_for_the_workers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="tasks_per_step is 2 but cluster.num_workers is 3"):
+    with pytest.raises(ConfigError, match="tasks_per_step is 2 but"):
         TaskSampler(10, 0, 2, 0, 3)
     with pytest.raises(ConfigError, match="no training tasks"):
         TaskSampler(0, 0, 2)

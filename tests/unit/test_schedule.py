@@ -1,5 +1,7 @@
 """The learning rate by step."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +14,8 @@ def test_up_then_down_and_never_zero(steps: int, warmup: float) -> None:
     rates = [linear_with_warmup(step, steps, 1.0, warmup) for step in range(steps)]
     top = round(warmup * steps)
     assert all(0 < rate <= 1 for rate in rates)
-    assert all(b > a for a, b in zip(rates[:top], rates[1:top], strict=False))
-    assert all(b < a for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(b > a for a, b in pairwise(rates[:top]))
+    assert all(b < a for a, b in pairwise(rates[top:]))
     assert max(rates) == pytest.approx(1)
 
 

@@ -1,0 +1,86 @@
+"""Greedy answers with one adapter a row: the same alone, in any batch, and in PEFT."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lora_models import random_weights
+from peft import PeftModel
+from tiny import save_tiny_base, tiny_llama, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from t2l.errors import DataError, SpecMismatchError
+from t2l.evaluation import generate
+from t2l.evaluation.generate import greedy_answers
+from t2l.lora import LoraSpec, LoraWeights
+from t2l.lora.apply import PerRowLora
+from t2l.lora.peft_io import save_peft
+
+PROMPTS = ["<|begin|><|user|>" + text + "<|assistant|>" for text in ("b, a", "hello there", "7", "a longer one: x y z")]
+NEW = 12
+TOKENIZER = tiny_tokenizer()
+
+
+def spec() -> LoraSpec:
+    return LoraSpec.from_config(tiny_llama().config, ["q_proj", "v_proj"], rank=4)
+
+
+def base() -> PerRowLora:
+    return PerRowLora(tiny_llama().eval(), spec())
+
+
+def adapters() -> LoraWeights:
+    return random_weights(spec(), len(PROMPTS), torch.float32)
+
+
+def answers(weights: LoraWeights | None, prompts: list[str] = PROMPTS) -> list[str]:
+    return greedy_answers(base(), TOKENIZER, prompts, weights, NEW)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 256])
+def test_answers_do_not_depend_on_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [answers(adapters().select([i]), [prompt])[0] for i, prompt in enumerate(PROMPTS)]
+    monkeypatch.setattr(generate, "_BATCH", batch)
+    assert answers(adapters()) == alone
+    assert len(set(alone)) == len(PROMPTS), "random adapters that all say the same would prove nothing"
+    assert answers(None) != alone
+
+
+def test_they_are_what_peft_generates(tmp_path: Path) -> None:
+    save_tiny_base(tmp_path / "base")
+    found = answers(adapters())
+    for i, prompt in enumerate(PROMPTS):
+        save_peft(adapters(), i, tmp_path / str(i), str(tmp_path / "base"))
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+        peft = PeftModel.from_pretrained(model, str(tmp_path / str(i))).eval()
+        inputs = TOKENIZER(prompt, return_tensors="pt", add_special_tokens=False)
+        output = peft.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+        text = TOKENIZER.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert found[i] == str(text).strip()
+
+
+def test_one_adapter_may_serve_all_prompts() -> None:
+    one = adapters().select([2])
+    assert answers(one) == answers(one.select([0] * len(PROMPTS)))
+
+
+def test_a_row_ends_at_its_end_token_while_others_go_on() -> None:
+    lora = base()
+    lora.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
+    whole = greedy_answers(lora, TOKENIZER, PROMPTS, adapters(), NEW)
+    end = whole[0][0]  # let the first character of the first answer, one token, be what ends an answer
+    lora.model.generation_config.eos_token_id = TOKENIZER.convert_tokens_to_ids([end])  # type: ignore[union-attr]
+    ended = greedy_answers(lora, TOKENIZER, PROMPTS, adapters(), NEW)
+    assert ended == [text[: text.index(end) + 1] if end in text else text for text in whole]
+    assert max(map(len, ended)) > len(ended[0]) == 1
+
+
+def test_no_prompts_no_answers() -> None:
+    assert answers(None, []) == []
+
+
+def test_wrong_numbers_and_lengths_are_refused() -> None:
+    with pytest.raises(SpecMismatchError, match="2 adapters for 4 prompts"):
+        answers(adapters().select([0, 1]))
+    with pytest.raises(DataError, match="601 tokens and an answer of up to 12 exceed the base model's 512"):
+        answers(None, ["<|user|>" + "x" * 600])

@@ -1,0 +1,180 @@
+"""Text encoders: the paper's normalisation, the right vectors, and the same ones in any batch."""
+
+import hashlib
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_llama, tiny_tokenizer
+
+from t2l.config import EncoderConfig, ReaderConfig
+from t2l.errors import CheckpointError, ConfigError, DescriptionError, HubAccessError
+from t2l.text import sentence
+from t2l.text.encoder import TextEncoder, build_encoder
+from t2l.text.joint import JointEncoder
+from t2l.text.llm import LlmEncoder
+from t2l.text.normalize import MAX_CHARACTERS, clean_description, scaled_unit, text_digest
+from t2l.text.one_hot import OneHotEncoder
+from t2l.text.sentence import MINILM_SHA256, SentenceEncoder, minilm_path
+
+TEXTS = ["Sort the words.", "Reverse", "Take the first three words of the list and write them in capitals!", "Sum: 1+1"]
+LLAMA, TOKENIZER = tiny_llama().eval(), tiny_tokenizer()
+
+
+@cache
+def encoder(kinds: tuple[str, ...], with_reader: bool) -> TextEncoder:
+    config = EncoderConfig(kinds=kinds, reader=ReaderConfig() if with_reader else None)  # type: ignore[arg-type]
+    return build_encoder(config, LLAMA, TOKENIZER)
+
+
+# ---- normalisation
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Sort the words", "Sort the words."),
+        ("  Sort\n the\twords. ", "Sort the words."),
+        ("Is it prime?", "Is it prime?"),
+        ("Add 1", "Add 1"),
+        ("Größe", "Größe."),
+    ],
+)
+def test_a_full_stop_follows_a_closing_letter(text: str, cleaned: str) -> None:
+    assert clean_description(text) == cleaned
+
+
+@given(st.text(min_size=1, max_size=80).filter(str.strip))
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    once = clean_description(text)
+    assert clean_description(once) == once
+    assert text_digest(once) == text_digest(text)
+
+
+@pytest.mark.parametrize(("text", "complaint"), [("", "empty"), (" \n", "empty"), ("x" * 4001, "4001 characters")])
+def test_empty_and_over_long_descriptions_are_refused(text: str, complaint: str) -> None:
+    with pytest.raises(DescriptionError, match=complaint):
+        encoder(("llm",), with_reader=False).encode(["fine", text])
+    assert MAX_CHARACTERS == 4000
+
+
+def test_vectors_have_length_sqrt_dim() -> None:
+    vectors = scaled_unit(torch.randn(5, 48, dtype=torch.float16))
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.full((5,), 48**0.5))
+
+
+@pytest.mark.parametrize("kind", ["sentence", "llm"])
+def test_sentence_features_are_one_vector_of_that_length(kind: str) -> None:
+    features = encoder((kind,), with_reader=False).encode(TEXTS)
+    dim = encoder((kind,), with_reader=False).feature_dim
+    assert features.states_N_T_D.shape == (len(TEXTS), 1, dim)
+    assert features.mask_N_T.all()
+    torch.testing.assert_close(features.states_N_T_D.norm(dim=-1), torch.full((len(TEXTS), 1), dim**0.5))
+
+
+# ---- each encoder against its source
+
+
+def test_the_packaged_minilm_is_the_official_one() -> None:
+    digest = hashlib.sha256((minilm_path() / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == MINILM_SHA256
+
+
+def test_another_minilm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentence, "MINILM_SHA256", "0" * 64)
+    with pytest.raises(CheckpointError, match=r"not the official 0{64}"):
+        minilm_path.__wrapped__()
+
+
+def test_sentence_vectors_are_those_of_sentence_transformers() -> None:
+    from sentence_transformers import SentenceTransformer
+
+    expected = SentenceTransformer(str(minilm_path()), device="cpu").encode(
+        [clean_description(text) for text in TEXTS], convert_to_tensor=True, normalize_embeddings=True
+    )
+    found = encoder(("sentence",), with_reader=False).encode(TEXTS).states_N_T_D[:, 0]
+    torch.testing.assert_close(found, expected * 384**0.5, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_llm_vector_is_the_last_token_of_the_last_layer() -> None:
+    found = encoder(("llm",), with_reader=False).encode(TEXTS)
+    for text, state in zip(TEXTS, found.states_N_T_D, strict=True):
+        inputs = TOKENIZER(clean_description(text), return_tensors="pt")
+        last = LLAMA.model(**inputs).last_hidden_state[0, -1]
+        torch.testing.assert_close(state[0], last / last.norm() * 32**0.5, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_llm_token_states_are_all_layers_side_by_side() -> None:
+    features = encoder(("llm",), with_reader=True).encode(TEXTS)
+    for row, text in enumerate(TEXTS):
+        inputs = TOKENIZER(clean_description(text), return_tensors="pt")
+        layers = LLAMA.model(**inputs, output_hidden_states=True).hidden_states[1:]
+        length = inputs["input_ids"].shape[1]
+        assert int(features.mask_N_T[row].sum()) == length
+        expected = torch.cat([scaled_unit(layer[0]) for layer in layers], dim=-1)
+        torch.testing.assert_close(features.states_N_T_D[row, :length], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_one_hot_codes() -> None:
+    codes = OneHotEncoder(["a", "b", "c", "d"])
+    features = codes.encode(["c", "a"])
+    assert torch.equal(features.states_N_T_D[:, 0], torch.eye(4)[[2, 0]] * 2)
+    with pytest.raises(DescriptionError, match="'e' is none of the 4 names"):
+        codes.encode(["a", "e"])
+
+
+def test_joint_tokens_stand_in_blocks_of_their_own() -> None:
+    joint = encoder(("sentence", "llm"), with_reader=True)
+    words, states = (encoder((kind,), with_reader=True) for kind in ("sentence", "llm"))
+    features, first, second = (e.encode(TEXTS) for e in (joint, words, states))
+    assert joint.feature_dim == 384 + 2 * 32
+    assert torch.equal(features.mask_N_T, torch.cat([first.mask_N_T, second.mask_N_T], dim=1))
+    split = first.mask_N_T.shape[1]
+    assert torch.equal(features.states_N_T_D[:, :split, :384], first.states_N_T_D)
+    assert torch.equal(features.states_N_T_D[:, split:, 384:], second.states_N_T_D)
+    assert not features.states_N_T_D[:, :split, 384:].any()
+    assert not features.states_N_T_D[:, split:, :384].any()
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize(
+    ("kinds", "with_reader"),
+    [(("sentence",), False), (("sentence",), True), (("llm",), False), (("llm",), True), (("sentence", "llm"), True)],
+)
+def test_a_text_reads_the_same_alone_and_in_a_batch(kinds: tuple[str, ...], with_reader: bool) -> None:
+    texts = encoder(kinds, with_reader)
+    together = texts.encode(TEXTS)
+    for row, text in enumerate(TEXTS):
+        alone = texts.encode([text])
+        found = together.states_N_T_D[row][together.mask_N_T[row]]
+        torch.testing.assert_close(found, alone.states_N_T_D[0][alone.mask_N_T[0]], atol=1e-4, rtol=1e-4)
+
+
+# ---- from settings
+
+
+def test_settings_choose_the_encoder() -> None:
+    assert isinstance(encoder(("sentence",), with_reader=False), SentenceEncoder)
+    assert isinstance(encoder(("llm",), with_reader=True), LlmEncoder)
+    assert isinstance(encoder(("sentence", "llm"), with_reader=True), JointEncoder)
+    one_hot = build_encoder(EncoderConfig(kinds=("one_hot",)), LLAMA, TOKENIZER, names=["a", "b"])
+    assert isinstance(one_hot, OneHotEncoder)
+    assert one_hot.feature_dim == 2
+
+
+def test_several_encoders_need_a_reader() -> None:
+    with pytest.raises(ConfigError, match=r"need encoder\.reader"):
+        build_encoder(EncoderConfig(kinds=("sentence", "llm")), LLAMA, TOKENIZER)
+
+
+def test_an_unreachable_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubAccessError, match="'nobody/no-such-model' is neither a folder nor reachable"):
+        SentenceEncoder("nobody/no-such-model", "sentence")
