@@ -1,6 +1,6 @@
 """Pretrain the embedded base model on the universe's skills and write it as a plain Hugging Face folder.
 
-    python jobs/pretrain_base.py -o runs/base minutes=5            # one GPU
+    python jobs/pretrain_base.py -o runs/base minutes=7            # one GPU
     python jobs/pretrain_base.py -o runs/base minutes=90 batch_size=128 loader_workers=1    # two CPU cores
 
 The schedule follows the clock, so any machine finishes it; a slower one sees fewer samples.
@@ -26,9 +26,9 @@ def main() -> int:
     try:
         config = load_pretrain_config(arguments.overrides)
         from t2l.embedded.pretrain import pretrain, write_base
-        from t2l.embedded.tokenizer import build_tokenizer
+        from t2l.embedded.tokenizer import build_tokenizer, load_tokenizer
 
-        tokenizer = build_tokenizer()
+        tokenizer = load_tokenizer(config.init) if config.init else build_tokenizer()
         write_base(pretrain(config, tokenizer), tokenizer, config, arguments.output)
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -72,6 +72,10 @@ class EncoderConfig(BaseModel):
     model: str = Field(
         default="minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
     )
+    probes: tuple[str, ...] = Field(
+        default=(), description="llm with a reader: inputs that the base model reads after a description."
+    )
+    probe_layers: int = Field(default=2, ge=1, description="llm with a reader: use the states after the last so many layers.")
     reader: ReaderConfig | None = None
 
 
@@ -87,7 +91,8 @@ class PretrainConfig(BaseModel):
     num_kv_heads: int = 2
     lr: float = 2e-3
     batch_size: int = 1024
-    minutes: float = 5.0
+    minutes: float = 7.0
+    init: str = Field(default="", description="Folder of a model to go on with; empty: from scratch.")
     definition_share: float = 0.65
     shots_share: float = 0.15
     seed: int = 0

@@ -26,9 +26,18 @@ from t2l.tasks.universe import Program, pretraining_programs
 IGNORE = -100
 _UNSEEN_SHARE = 0.25
 _POOLED_BATCHES = 4
+_HARD_WEIGHT = 3.0
+HARD = frozenset(
+    "alphabetical reverse_alphabetical ascending descending shortest longest odd_positions even_positions animals clothes "
+    "category last_letter count twice".split()
+)
+"""Operations that take the longest to learn: sorting above all. Their tasks come up more often."""
 
 
 def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A fresh model, or the one in ``config.init`` to go on with."""
+    if config.init:
+        return LlamaForCausalLM.from_pretrained(config.init, dtype=torch.float32)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=math.ceil(len(tokenizer) / 64) * 64,
@@ -57,9 +66,11 @@ class PretrainingStream(IterableDataset):
         rng = random.Random(f"{self._config.seed}:{info.id if info else 0}")
         chat = PromptFormat.of(self._tokenizer)
         tasks = [(program, Describer(program.domain, program.pick, program.render)) for program in pretraining_programs()]
+        weights = [_HARD_WEIGHT if HARD.intersection((program.pick, program.render)) else 1.0 for program, _ in tasks]
         while True:
             size = self._config.batch_size
-            pool = [self._sample(rng, chat, *rng.choice(tasks)) for _ in range(_POOLED_BATCHES * size)]
+            chosen = rng.choices(tasks, weights, k=_POOLED_BATCHES * size)
+            pool = [self._sample(rng, chat, *task) for task in chosen]
             pool.sort(key=lambda texts: len(texts[0]))  # like lengths together: a quarter of the padding
             starts = list(range(0, len(pool), size))
             rng.shuffle(starts)

@@ -79,3 +79,7 @@ def build_tokenizer(min_count: int = 3) -> PreTrainedTokenizerFast:
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(folder)

@@ -61,7 +61,7 @@ SEEN = Wording(
         "{n}", "{n}", "{n}", "give me {n}", "i want {n}", "what i need is {n}", "write {n}", "show {n}", "{n}, please",
         "output only {n}", "reply with {n}", "the output should be {n}", "return {n}", "answer with {n}", "produce {n}",
         "{n} pls", "tell me {n}", "what is {n}?", "what's {n}?", "i only care about {n}", "can i get {n}?", "looking for {n}", "print {n}",
-        "could you tell me {n}?", "i'm after {n}", "only {n}, nothing more", "find out {n}", "{n} is what i want", "send back {n}",
+        "could you tell me {n}?", "i'm after {n}", "only {n} and no more", "find out {n}", "{n} is what i want", "send back {n}",
     ),
     pairs=("{a} and {b}", "{a} and then {b}", "{a} followed by {b}", "{a} plus {b}", "both {a} and {b}, in that order"),
     fetch=("find {n}", "take {n}", "extract {n}", "pick out {n}", "get {n}", "look for {n}"),

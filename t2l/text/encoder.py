@@ -94,7 +94,7 @@ def build_encoder(
     pooling = "sentence" if config.reader is None else "tokens"
     makers = {
         "sentence": lambda: SentenceEncoder(config.model, pooling, base.device),
-        "llm": lambda: LlmEncoder(base, tokenizer, pooling),
+        "llm": lambda: LlmEncoder(base, tokenizer, pooling, config.probes, config.probe_layers),
         "one_hot": lambda: OneHotEncoder(names),
     }
     encoders = [makers[kind]() for kind in config.kinds]

@@ -1,43 +1,103 @@
 """The frozen base LLM as text encoder: what it makes of a description that it reads as a prompt.
 
-Axes: N texts, T tokens, D features.
+Axes: N texts, D tokens of the longest description, P tokens of all probes, T = D + P, H hidden, F features.
+
+Two ways. ``sentence`` is the paper's: the state of the description's last token. ``tokens`` reads *probes*: a few inputs
+that follow the description as a user's input would. The model's states there say what it is about to do with them, and
+that is nearly the same for every wording of one task: whatever the base can do when prompted, it can tell us here.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from t2l.data.prompts import PromptFormat
+from t2l.errors import ConfigError
 from t2l.text.encoder import TextFeatures, encode_in_batches
 from t2l.text.normalize import clean_descriptions, scaled_unit
 
+_BATCH = 128
+
 
 class LlmEncoder:
-    """States of a causal LM: the last token of the last layer (``sentence``, the paper's), or of all layers (``tokens``).
+    """States of a causal LM after a description.
 
-    In ``tokens`` mode a token's features are its states after each layer, each scaled to unit RMS, side by side:
-    early layers know the word, late ones what it does.
+    In ``tokens`` mode a probe token's features are its states after the last ``num_layers`` layers, each scaled to unit
+    RMS, side by side. All probes are read in one forward pass: each attends to the description and to itself alone, at
+    the positions it would have if it stood there alone.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: Literal["sentence", "tokens"]):
-        self._model, self._tokenizer, self._pooling = model, tokenizer, pooling
-        config = model.config.get_text_config()
-        self.feature_dim: int = config.hidden_size * (config.num_hidden_layers if pooling == "tokens" else 1)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pooling: Literal["sentence", "tokens"],
+        probes: Sequence[str] = (),
+        num_layers: int = 2,
+    ):
+        if pooling == "tokens" and not probes:
+            raise ConfigError("encoder.probes is empty: give a few inputs for the base model to read after a description")
+        self._model, self._tokenizer, self._pooling, self._num_layers = model, tokenizer, pooling, num_layers
+        self.feature_dim: int = model.config.get_text_config().hidden_size * (num_layers if pooling == "tokens" else 1)
+        chat = PromptFormat.of(tokenizer)
+        self._opening = chat.opening
+        self._probes = [self._ids(f"\n\n{probe}{chat.user_to_assistant}") for probe in probes]
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> TextFeatures:
-        """N texts -> states [N, T, layers * hidden] (tokens) or [N, 1, hidden] (sentence), fp32 on the model's device."""
-        return encode_in_batches(clean_descriptions(texts), 256, self._encode_batch)
+        """N texts -> states [N, P, num_layers * H] (tokens) or [N, 1, H] (sentence), fp32 on the model's device."""
+        encode = self._encode_last_token if self._pooling == "sentence" else self._encode_probes
+        return encode_in_batches(clean_descriptions(texts), _BATCH, encode)
 
-    def _encode_batch(self, texts: list[str]) -> TextFeatures:
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+
+    def _encode_last_token(self, texts: list[str]) -> TextFeatures:
         inputs = self._tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(self._model.device)
         mask = inputs["attention_mask"].bool()
+        states = self._model.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
+        rows = torch.arange(len(texts), device=mask.device)
+        vectors = scaled_unit(states[rows, mask.sum(1) - 1])
+        return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=mask.device))
+
+    def _encode_probes(self, texts: list[str]) -> TextFeatures:
+        device = self._model.device
+        described = [self._ids(self._opening + text) for text in texts]
+        width, pad = max(map(len, described)), self._tokenizer.pad_token_id or 0
+        probe_ids = [token for probe in self._probes for token in probe]
+        ids_N_T = torch.tensor([[pad] * (width - len(row)) + row + probe_ids for row in described]).to(device)
+        lengths_N = torch.tensor([len(row) for row in described]).to(device)
+        places_N_T = _positions(lengths_N, width, [len(probe) for probe in self._probes])
+        allowed_N_T_T = _attention(lengths_N, width, [len(probe) for probe in self._probes])
+        bias = torch.zeros(allowed_N_T_T.shape, dtype=self._model.dtype, device=device)
+        bias.masked_fill_(~allowed_N_T_T, torch.finfo(bias.dtype).min)
         states = self._model.model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], output_hidden_states=True
-        ).hidden_states
-        if self._pooling == "sentence":
-            last = mask.sum(1) - 1
-            vectors = scaled_unit(states[-1][torch.arange(len(texts), device=mask.device), last])
-            return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=mask.device))
-        return TextFeatures(torch.cat([scaled_unit(layer) for layer in states[1:]], dim=-1), mask)
+            input_ids=ids_N_T, position_ids=places_N_T, attention_mask=bias[:, None], output_hidden_states=True
+        ).hidden_states[-self._num_layers :]
+        features = torch.cat([scaled_unit(layer[:, width:]) for layer in states], dim=-1)
+        return TextFeatures(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
+
+
+def _positions(lengths_N: Tensor, width: int, probe_lengths: Sequence[int]) -> Tensor:
+    """Position of each column: a description from 0 on, every probe from the description's end on. [N, T]"""
+    device = lengths_N.device
+    described = (torch.arange(width, device=device) - (width - lengths_N)[:, None]).clamp(min=0)
+    within = torch.cat([torch.arange(length, device=device) for length in probe_lengths])
+    return torch.cat([described, lengths_N[:, None] + within], dim=1)
+
+
+def _attention(lengths_N: Tensor, width: int, probe_lengths: Sequence[int]) -> Tensor:
+    """Who sees whom, [N, T, T]: causal, no padding, and no probe sees another. Padding sees itself, to stay finite."""
+    device = lengths_N.device
+    block_T = torch.cat(
+        [torch.full((length,), number, device=device) for number, length in enumerate([width, *probe_lengths])]
+    )
+    columns_T = torch.arange(len(block_T), device=device)
+    causal_T_T = columns_T[:, None] >= columns_T
+    related_T_T = (block_T[:, None] == block_T) | (block_T == 0)
+    real_N_T = columns_T >= (width - lengths_N)[:, None]
+    itself_T_T = torch.eye(len(block_T), dtype=torch.bool, device=device)
+    return (causal_T_T & related_T_T)[None] & real_N_T[:, None, :] | itself_T_T

@@ -99,7 +99,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do after a number of steps. A checkpoint also logs, so that a resumed run logs means of the same steps."""
+    """What to do after a number of steps. A checkpoint also logs, so that a resumed run logs the same means."""
 
     log: bool
     validate: bool

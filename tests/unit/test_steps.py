@@ -69,7 +69,7 @@ def test_the_loader_goes_on_where_it_is_told(config: RunConfig, tasks: Sequence[
 
 def test_each_sample_draws_a_description_of_its_own_task(config: RunConfig, tasks: Sequence[Task]) -> None:
     ours, count = steps(config, tasks), config.data.num_descriptions
-    drawn = [sample[2] for step in range(40) for sample in samples(ours[step])]
+    drawn = [sample[2] for step in range(100) for sample in samples(ours[step])]
     assert set(drawn) == set(range(len(tasks) * count)), "every description comes up"
     step_tasks = [sample[2] // count for sample in samples(ours[0])]
     assert len(set(step_tasks)) == config.train.tasks_per_step

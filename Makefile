@@ -1,0 +1,35 @@
+# Two commands: `make demo` (train T2L on a local Ray and see it work) and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+export TOKENIZERS_PARALLELISM := false
+export RAY_TRAIN_V2_ENABLED := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test install lint clean
+
+demo: install
+	$(BIN)/python jobs/demo.py
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+install: $(BIN)/.installed
+
+# Where there is no GPU, torch's CPU build: from the configured index, else from PyTorch's own.
+$(BIN)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q -c constraints.txt torch; else \
+	  $(BIN)/pip install -q "torch==$(TORCH)+cpu" || \
+	  $(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)"; fi
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs
