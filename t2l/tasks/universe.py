@@ -82,25 +82,37 @@ class GeneratedExamples(Sequence[Example]):
 
 
 class GeneratedDescriptions(Sequence[str]):
-    """Distinct descriptions of one program, written when first asked for."""
+    """Distinct descriptions of one program, written in order up to the one asked for."""
 
     def __init__(self, program: Program, unseen: bool, length: int):
         self._program, self._unseen, self._length = program, unseen, length
+        self._known: set[str] = set()
+        self._texts: list[str] = []
 
     @cached_property
-    def _texts(self) -> list[str]:
-        rng = random.Random(zlib.crc32(f"{self._unseen}:{self._program.name}".encode()))
-        describer = Describer(self._program.domain, self._program.pick, self._program.render)
-        texts: dict[str, None] = {}
-        while len(texts) < self._length:
-            texts[describer.describe(rng, self._program.draw(rng), self._unseen)] = None
-        return list(texts)
+    def _writer(self) -> tuple[random.Random, Describer]:
+        program = self._program
+        seed = zlib.crc32(f"{self._unseen}:{program.name}".encode())
+        return random.Random(seed), Describer(program.domain, program.pick, program.render)
+
+    def _write(self, count: int) -> list[str]:
+        rng, describer = self._writer
+        while len(self._texts) < count:
+            text = describer.describe(rng, self._program.draw(rng), self._unseen)
+            if text not in self._known:
+                self._known.add(text)
+                self._texts.append(text)
+        return self._texts
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index):  # type: ignore[override]
-        return self._texts[index]
+        if isinstance(index, slice):
+            return self._write(self._length)[: self._length][index]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._write(index % self._length + 1)[index % self._length]
 
 
 def make_task(program: Program) -> Task:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 import t2l.embedded
 from t2l.config import BaseConfig
@@ -25,6 +26,7 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
     Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if a folder cannot be read.
     """
     path = base_path(config)
+    logging.disable_progress_bar()  # it would break up the live line
     # At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one.
     attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
     try:
