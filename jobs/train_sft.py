@@ -46,7 +46,8 @@ def main() -> int:
 
     from t2l.evaluation.table import score_table
 
-    Console().print(score_table(finished.report))
+    if finished.report:
+        Console().print(score_table(finished.report))
     print(f"checkpoint: {finished.outcome.checkpoint}")
     return 0
 

@@ -23,9 +23,7 @@ class HypernetConfig(BaseModel):
         description="What one head call yields: one rank of A or B (S), all of A or B (M), A and B (L).",
     )
     latent_size: int = Field(default=128, gt=0, multiple_of=4, description="Width of the trunk.")
-    head_input_size: int = Field(
-        default=512, gt=0, description="Width of the trunk's output, which the heads read."
-    )
+    head_input_size: int = Field(default=512, gt=0, description="Width of the trunk's output, which the heads read.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout inside the trunk while training.")
 
     @property
@@ -75,7 +73,9 @@ class EncoderConfig(BaseModel):
     probes: tuple[str, ...] = Field(
         default=(), description="llm with a reader: inputs that the base model reads after a description."
     )
-    probe_layers: int = Field(default=2, ge=1, description="llm with a reader: use the states after the last so many layers.")
+    probe_layers: int = Field(
+        default=2, ge=1, description="llm with a reader: use the states after the last so many layers."
+    )
     reader: ReaderConfig | None = None
 
 
@@ -160,7 +160,7 @@ class SftConfig(BaseModel):
     l2_generated: float = Field(default=1e-3, ge=0)
     eval_every: int = Field(default=500, ge=1)
     validation_inputs: int = Field(default=8, ge=1, description="Inputs of each validation task.")
-    report_inputs: int = Field(default=16, ge=1, description="Inputs of each task in the table at the end.")
+    report_inputs: int = Field(default=16, ge=0, description="Inputs of each task in the last table; 0: no table.")
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1, description="Newest ones; the best is kept besides.")

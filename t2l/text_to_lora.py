@@ -16,7 +16,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
 from t2l.config import RunConfig
-from t2l.data.prompts import PromptFormat
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.errors import CheckpointError, ConfigError, DescriptionError, SpecMismatchError
 from t2l.evaluation.generate import greedy_answers
@@ -26,6 +25,7 @@ from t2l.lora.peft_io import complete_or_absent, save_peft
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextEncoder, build_encoder
+from t2l.text.prompts import PromptFormat
 from t2l.train.base import base_path, load_base
 
 MAX_NEW_TOKENS = 128
@@ -96,8 +96,10 @@ class TextToLora:
         base: PerRowLora,
         tokenizer: PreTrainedTokenizerBase,
         origin: Origin,
+        config: RunConfig,
     ) -> None:
-        self.model, self.encoder, self.base, self.tokenizer, self.origin = model, encoder, base, tokenizer, origin
+        self.model, self.encoder, self.base, self.tokenizer = model, encoder, base, tokenizer
+        self.origin, self.config = origin, config
         self._chat = PromptFormat.of(tokenizer)
 
     @classmethod
@@ -117,7 +119,7 @@ class TextToLora:
         origin = _origin(folder, config)
         _check_base(spec, base.config, folder, origin.base)
         encoder = build_encoder(config.encoder, base, tokenizer)
-        return cls(model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin)
+        return cls(model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin, config)
 
     @torch.no_grad()
     def embed(self, descriptions: Sequence[str]) -> Tensor:

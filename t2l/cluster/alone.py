@@ -40,4 +40,6 @@ def train_alone(config: RunConfig) -> Finished:
                 config, place, lambda module, state: TorchEngine(module, config.train, place.device, state), tell
             )
         done = outcome(config)
+        if not config.train.report_inputs:
+            return Finished(done, {})
         return Finished(done, make_report(config, done, lambda news: tell({"phase": news})))

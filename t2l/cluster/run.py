@@ -38,7 +38,7 @@ class Outcome:
 
 
 Report = dict[str, dict[str, "Score"]]
-"""split -> condition -> score."""
+"""split -> condition -> score; empty if none was asked for."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def train_on_ray(config: RunConfig) -> Finished:
         else:
             _fit(_trainer(config, use_gpu, status))
         done = outcome(config)
-        return Finished(done, _evaluate(config, done, use_gpu, status))
+        return Finished(done, _evaluate(config, done, use_gpu, status) if config.train.report_inputs else {})
 
 
 def _trainer(config: RunConfig, use_gpu: bool, status: Any) -> ray.train.torch.TorchTrainer:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from t2l.data.prompts import PromptFormat
 from t2l.evaluation.conditions import questions
 from t2l.evaluation.generate import greedy_answers
 from t2l.evaluation.scorers import exact_match
 from t2l.lora.weights import LoraWeights
 from t2l.tasks.task import Task
 from t2l.text.encoder import TextEncoder
+from t2l.text.prompts import PromptFormat
 from t2l.train.engine import Engine
 from t2l.train.loop import SCORE
 

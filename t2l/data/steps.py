@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from t2l.config import RunConfig
 from t2l.data.collate import Row, SftBatch, collate, cut_left, micro_batches
 from t2l.data.descriptions import DescriptionNumbers
-from t2l.data.prompts import PromptFormat
 from t2l.data.sampler import TaskSampler
 from t2l.errors import ConfigError
 from t2l.tasks.task import Task
+from t2l.text.prompts import PromptFormat
 
 
 class SftSteps(Dataset[list[SftBatch]]):

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from t2l.config import PretrainConfig
-from t2l.data.prompts import PromptFormat
 from t2l.lora.peft_io import complete_or_absent
 from t2l.tasks.phrasing import Describer
 from t2l.tasks.universe import Program, pretraining_programs
+from t2l.text.prompts import PromptFormat
 
 IGNORE = -100
 _UNSEEN_SHARE = 0.25
@@ -65,7 +65,9 @@ class PretrainingStream(IterableDataset):
         info = get_worker_info()
         rng = random.Random(f"{self._config.seed}:{info.id if info else 0}")
         chat = PromptFormat.of(self._tokenizer)
-        tasks = [(program, Describer(program.domain, program.pick, program.render)) for program in pretraining_programs()]
+        tasks = [
+            (program, Describer(program.domain, program.pick, program.render)) for program in pretraining_programs()
+        ]
         weights = [_HARD_WEIGHT if HARD.intersection((program.pick, program.render)) else 1.0 for program, _ in tasks]
         while True:
             size = self._config.batch_size
@@ -77,7 +79,9 @@ class PretrainingStream(IterableDataset):
             for start in starts:
                 yield self._encode(pool[start : start + size])
 
-    def _sample(self, rng: random.Random, chat: PromptFormat, program: Program, describer: Describer) -> tuple[str, str]:
+    def _sample(
+        self, rng: random.Random, chat: PromptFormat, program: Program, describer: Describer
+    ) -> tuple[str, str]:
         example = program.draw(rng)
         style, definition, shots = rng.random(), None, []
         if style < self._config.definition_share:
@@ -161,7 +165,9 @@ It knows no English but that of the universe's descriptions, and nothing of the 
 """
 
 
-def write_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig, folder: Path) -> None:
+def write_base(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig, folder: Path
+) -> None:
     """Model in bf16, tokenizer with chat template, config and card; complete or absent."""
     with complete_or_absent(folder) as fresh:
         model.to(torch.bfloat16).save_pretrained(fresh)

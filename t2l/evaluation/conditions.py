@@ -44,7 +44,9 @@ def _other(tasks: Sequence[Task], t: int, i: int) -> str:
 
 
 def _junk(t: int, i: int) -> str:
-    return "".join(random.Random(f"junk:{t}:{i}").choices("abcdefghijklmnopqrstuvwxyz   ", k=JUNK_LENGTH)).strip() or "q"
+    return (
+        "".join(random.Random(f"junk:{t}:{i}").choices("abcdefghijklmnopqrstuvwxyz   ", k=JUNK_LENGTH)).strip() or "q"
+    )
 
 
 CONDITIONS: dict[str, Texts] = {

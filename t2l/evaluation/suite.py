@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from t2l.data.prompts import PromptFormat
+from transformers import PreTrainedTokenizerBase
+
 from t2l.evaluation.conditions import Question, questions
 from t2l.evaluation.generate import greedy_answers
 from t2l.evaluation.scorers import exact_match, rouge_l
 from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
 from t2l.tasks.task import Task
-from transformers import PreTrainedTokenizerBase
+from t2l.text.prompts import PromptFormat
 
 MakeAdapters = Callable[[Sequence[str]], LoraWeights]
 OnProgress = Callable[[str, str], None]
@@ -92,7 +93,9 @@ class Evaluation:
         distinct = list(dict.fromkeys(text for text in descriptions if text is not None))
         number = {text: i for i, text in enumerate(distinct)}
         weights = self._make_adapters(distinct)
-        return weights if len(distinct) == len(batch) else weights.select([number[text] for text in descriptions if text])
+        return (
+            weights if len(distinct) == len(batch) else weights.select([number[text] for text in descriptions if text])
+        )
 
     def _longest(self, batch: Sequence[Question]) -> int:
         """A few tokens more than the longest right answer: enough to be wrong in."""

@@ -39,6 +39,4 @@ def read_input(domain: str, text: str) -> Input:
         return Input(text, slots=slots | {"how_many": next(word for word in words if word.isdigit())})
     things = {thing: aspect for aspect, names in ASPECTS.items() for thing in names}
     verdicts = re.findall(r"the (\w+) was (\w+)", text)
-    return Input(
-        text, slots={things[thing]: "positive" if word in PRAISE else "negative" for thing, word in verdicts}
-    )
+    return Input(text, slots={things[thing]: "positive" if word in PRAISE else "negative" for thing, word in verdicts})

@@ -96,7 +96,14 @@ def _slot_picks(singles: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) ->
 RECORD_PAIRS = (
     ("name", "age"), ("name", "city"), ("city", "job"), ("job", "age"), ("age", "name"), ("city", "name"), ("job", "color"),
 )  # fmt: skip
-EVENT_PAIRS = (("who", "where"), ("who", "what"), ("when", "where"), ("where", "who"), ("what", "how_many"), ("when", "who"))
+EVENT_PAIRS = (
+    ("who", "where"),
+    ("who", "what"),
+    ("when", "where"),
+    ("where", "who"),
+    ("what", "how_many"),
+    ("when", "who"),
+)
 ASPECT_PAIRS = (("food", "service"), ("room", "price"), ("location", "food"))
 
 

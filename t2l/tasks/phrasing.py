@@ -156,7 +156,9 @@ class Describer:
 
     def _pick_noun(self, rng: random.Random, wording: Wording, unseen: bool) -> str:
         nouns = [rng.choice(phrases.nouns(unseen)) for phrases in self._picks]
-        return nouns[0] if len(nouns) == 1 else rng.choice(wording.pairs).replace("{a}", nouns[0]).replace("{b}", nouns[1])
+        return (
+            nouns[0] if len(nouns) == 1 else rng.choice(wording.pairs).replace("{a}", nouns[0]).replace("{b}", nouns[1])
+        )
 
     def _pick_command(self, rng: random.Random, wording: Wording, unseen: bool) -> str:
         if len(self._picks) == 1:
@@ -165,4 +167,8 @@ class Describer:
 
     def _pronoun(self, rng: random.Random) -> str:
         single = self.pick in SINGLE_PICKS
-        return rng.choice(("it", "it", "the result", "that", "what you found") if single else ("them", "them", "the result", "those", "what you have"))
+        return rng.choice(
+            ("it", "it", "the result", "that", "what you found")
+            if single
+            else ("them", "them", "the result", "those", "what you have")
+        )

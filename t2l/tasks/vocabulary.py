@@ -21,13 +21,21 @@ _UNITS = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMBER_WORDS = _UNITS + [t if u == 0 else f"{t} {_UNITS[u]}" for t in _TENS for u in range(10)]
 
-PEOPLE = tuple("anna ben carla david emma felix gina henry iris jack kate leo maria nick olga paul rosa sam tina victor".split())
-CITIES = tuple("athens berlin cairo dublin geneva lima lisbon london madrid miami moscow oslo paris prague rome seoul tokyo vienna".split())
-JOBS = tuple("artist baker doctor driver farmer judge lawyer nurse painter pilot sailor singer teacher waiter writer".split())
+PEOPLE = tuple(
+    "anna ben carla david emma felix gina henry iris jack kate leo maria nick olga paul rosa sam tina victor".split()
+)
+CITIES = tuple(
+    "athens berlin cairo dublin geneva lima lisbon london madrid miami moscow oslo paris prague rome seoul tokyo vienna".split()
+)
+JOBS = tuple(
+    "artist baker doctor driver farmer judge lawyer nurse painter pilot sailor singer teacher waiter writer".split()
+)
 COLORS = tuple("black blue brown gray green pink purple red white yellow".split())
 DAYS = tuple("monday tuesday wednesday thursday friday saturday sunday".split())
 VERBS = tuple("bought sold found lost saw made painted cleaned borrowed carried".split())
-OBJECTS = tuple("bottles books boxes chairs clocks cups flowers keys lamps letters maps mirrors phones pictures stamps tickets toys watches".split())
+OBJECTS = tuple(
+    "bottles books boxes chairs clocks cups flowers keys lamps letters maps mirrors phones pictures stamps tickets toys watches".split()
+)
 KEYS = ("name", "age", "city", "job", "color")
 
 ASPECTS: dict[str, tuple[str, ...]] = {
@@ -96,7 +104,9 @@ def _event(rng: random.Random) -> Input:
     verb, order = rng.choice(VERBS), rng.randrange(4)
     core = f"{slots['who']} {verb} {slots['how_many']} {slots['what']}"
     where, when = f"in {slots['where']}", f"on {slots['when']}"
-    text = (f"{core} {where} {when}.", f"{core} {when} {where}.", f"{when} {core} {where}.", f"{where} {core} {when}.")[order]
+    text = (f"{core} {where} {when}.", f"{core} {when} {where}.", f"{when} {core} {where}.", f"{where} {core} {when}.")[
+        order
+    ]
     return Input(text, slots=slots)
 
 
@@ -104,7 +114,8 @@ def _review(rng: random.Random) -> Input:
     aspects = rng.sample(list(ASPECTS), 3)
     slots = {aspect: rng.choice(("positive", "negative")) for aspect in aspects}
     parts = [
-        f"the {rng.choice(ASPECTS[aspect])} was {rng.choice(PRAISE if slots[aspect] == 'positive' else BLAME)}" for aspect in aspects
+        f"the {rng.choice(ASPECTS[aspect])} was {rng.choice(PRAISE if slots[aspect] == 'positive' else BLAME)}"
+        for aspect in aspects
     ]
     return Input(f"{parts[0]}, {parts[1]} and {parts[2]}.", slots=slots)
 
@@ -121,9 +132,13 @@ class Domain:
 
 DOMAINS: dict[str, Domain] = {
     "words": Domain(_words, ", ", (("word", "words"), ("item", "items"), ("term", "terms"), ("entry", "entries"))),
-    "numbers": Domain(_numbers, ", ", (("number", "numbers"), ("value", "values"), ("figure", "figures"), ("integer", "integers"))),
+    "numbers": Domain(
+        _numbers, ", ", (("number", "numbers"), ("value", "values"), ("figure", "figures"), ("integer", "integers"))
+    ),
     "letters": Domain(_letters, "", (("letter", "letters"), ("character", "characters"))),
-    "mixed": Domain(_mixed, ", ", (("item", "items"), ("entry", "entries"), ("element", "elements"), ("thing", "things"))),
+    "mixed": Domain(
+        _mixed, ", ", (("item", "items"), ("entry", "entries"), ("element", "elements"), ("thing", "things"))
+    ),
     "record": Domain(_record, ", ", (("value", "values"), ("detail", "details"), ("field", "fields"))),
     "event": Domain(_event, ", ", (("detail", "details"), ("fact", "facts"))),
     "review": Domain(_review, ", ", (("opinion", "opinions"),)),

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t2l.data.prompts import PromptFormat
 from t2l.errors import ConfigError
 from t2l.text.encoder import TextFeatures, encode_in_batches
 from t2l.text.normalize import clean_descriptions, scaled_unit
+from t2l.text.prompts import PromptFormat
 
 _BATCH = 128
 
@@ -39,7 +39,9 @@ class LlmEncoder:
         num_layers: int = 2,
     ):
         if pooling == "tokens" and not probes:
-            raise ConfigError("encoder.probes is empty: give a few inputs for the base model to read after a description")
+            raise ConfigError(
+                "encoder.probes is empty: give a few inputs for the base model to read after a description"
+            )
         self._model, self._tokenizer, self._pooling, self._num_layers = model, tokenizer, pooling, num_layers
         self.feature_dim: int = model.config.get_text_config().hidden_size * (num_layers if pooling == "tokens" else 1)
         chat = PromptFormat.of(tokenizer)

@@ -20,7 +20,9 @@ def clean_description(text: str) -> str:
     if not words:
         raise DescriptionError("the description is empty: say in words what the model shall do")
     if len(words) > MAX_CHARACTERS:
-        raise DescriptionError(f"the description has {len(words)} characters; the limit is {MAX_CHARACTERS}: shorten it")
+        raise DescriptionError(
+            f"the description has {len(words)} characters; the limit is {MAX_CHARACTERS}: shorten it"
+        )
     return words + "." if words[-1].isalpha() else words
 
 

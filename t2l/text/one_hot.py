@@ -19,6 +19,8 @@ class OneHotEncoder:
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         unknown = next((text for text in texts if text not in self._place), None)
         if unknown is not None:
-            raise DescriptionError(f"'{unknown}' is none of the {self.feature_dim} names that this one-hot encoder knows")
+            raise DescriptionError(
+                f"'{unknown}' is none of the {self.feature_dim} names that this one-hot encoder knows"
+            )
         codes = one_hot(torch.tensor([self._place[text] for text in texts]), self.feature_dim) * self.feature_dim**0.5
         return TextFeatures(codes.float()[:, None], torch.ones(len(texts), 1, dtype=torch.bool))

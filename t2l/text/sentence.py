@@ -30,7 +30,9 @@ def minilm_path() -> Path:
     with (path / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != MINILM_SHA256:
-        raise CheckpointError(f"{path}/model.safetensors has sha256 {digest}, not the official {MINILM_SHA256}: reinstall it")
+        raise CheckpointError(
+            f"{path}/model.safetensors has sha256 {digest}, not the official {MINILM_SHA256}: reinstall it"
+        )
     return path
 
 

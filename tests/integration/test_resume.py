@@ -86,12 +86,13 @@ def check_resume(config: RunConfig, expected: Losses, folder: Path, *more: str, 
 
 
 def test_one_worker(tiny_base: Path, tmp_path: Path) -> None:
-    whole = tiny_config(tiny_base, tmp_path, steps=40, checkpoint_every=5, eval_every=40)
+    whole = tiny_config(tiny_base, tmp_path, steps=40, checkpoint_every=5, eval_every=40, report_inputs=0)
     finish(job(whole, tmp_path, "--no-ray"))
     stopped = whole.model_copy(update={"name": "stopped"})
     check_resume(stopped, losses(whole.run_dir), tmp_path, "--no-ray")
 
 
 def test_two_workers_on_ray(whole_run: Finished, whole_config: RunConfig, tmp_path: Path, cluster: str) -> None:
-    stopped = whole_config.model_copy(update={"name": "stopped"})
+    train = whole_config.train.model_copy(update={"report_inputs": 0})
+    stopped = whole_config.model_copy(update={"name": "stopped", "train": train})
     check_resume(stopped, losses(whole_config.run_dir), tmp_path, address=cluster)

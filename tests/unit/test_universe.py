@@ -36,9 +36,7 @@ def test_splits_share_no_task_and_hold_combinations_of_seen_skills() -> None:
     names = [task.name for tasks in groups.values() for task in tasks]
     assert len(names) == len(set(names))
     skills = Counter(
-        skill
-        for task in SUITE.train
-        for skill in (task.name.rsplit("/", 1)[0], "/".join(task.name.split("/")[::2]))
+        skill for task in SUITE.train for skill in (task.name.rsplit("/", 1)[0], "/".join(task.name.split("/")[::2]))
     )
     for split in ("validation", "test", "novel"):
         for task in groups[split]:
@@ -149,7 +147,10 @@ def parse_input(domain: str, text: str) -> Input:
 
 
 def test_sub_universe_holds_out_combinations() -> None:
-    operations = Operations(frozenset({"reverse", "first_two", "last_two", "swap_ends", "drop_first"}), frozenset({"dashes", "uppercase", "quotes", "and", "twice"}))
+    operations = Operations(
+        frozenset({"reverse", "first_two", "last_two", "swap_ends", "drop_first"}),
+        frozenset({"dashes", "uppercase", "quotes", "and", "twice"}),
+    )
     suite = sub_universe("words", operations, num_validation=2, num_test=3)
     assert (len(suite.validation), len(suite.test), len(suite.train)) == (2, 3, 20)
     with pytest.raises(ConfigError, match="colours"):

@@ -35,7 +35,9 @@ class PromptFormat:
         text = str(tokenizer.apply_chat_template(turn + turn, tokenize=False))
         parts = text.replace(_ANSWER, _USER).split(_USER)
         if len(parts) != 5:
-            raise DataError("the tokenizer's chat template drops or repeats messages; give a template that keeps each one")
+            raise DataError(
+                "the tokenizer's chat template drops or repeats messages; give a template that keeps each one"
+            )
         opening, _, assistant_to_user, _, answer_end = parts
         prompt = str(tokenizer.apply_chat_template(turn[:1], tokenize=False, add_generation_prompt=True))
         return cls(opening, prompt.split(_USER)[1], assistant_to_user, answer_end.rstrip())
