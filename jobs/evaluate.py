@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-_SEEN_TASKS = 120
+_SEEN_TASKS, _EXTRA_TASKS = 60, 40
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -37,20 +37,15 @@ def main() -> int:
     try:
         t2l = TextToLora.from_pretrained(arguments.checkpoint)
         suite = build_suite(t2l.config.data)
-        splits = {
-            "seen": suite.train[:_SEEN_TASKS],
-            "held_out": suite.test,
-            **suite.extra,
-            "free_hand": free_hand_tasks(),
-        }
+        extra = {name: tasks[:_EXTRA_TASKS] for name, tasks in suite.extra.items()}
+        splits = {"held_out": suite.test, **extra, "free_hand": free_hand_tasks(), "seen": suite.train[:_SEEN_TASKS]}
         evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda texts: t2l.generate(texts).weights)
-        with console.status("loading") as status:
-            results = evaluation.run(
-                splits,
-                tuple(CONDITIONS),
-                arguments.inputs,
-                lambda split, name: status.update(f"evaluating {split}: {name}"),
-            )
+        results = evaluation.run(
+            splits,
+            tuple(CONDITIONS),
+            arguments.inputs,
+            lambda split, name: console.print(f"evaluating {split}: {name}", style="dim"),
+        )
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

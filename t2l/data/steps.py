@@ -35,8 +35,7 @@ class SftSteps(Dataset[list[SftBatch]]):
         self._config, self._tasks, self._numbers, self._tokenizer = config, tasks, numbers, tokenizer
         self._chat = PromptFormat.of(tokenizer)
         self._sampler = TaskSampler(len(tasks), config.seed, train.tasks_per_step, rank, world_size)
-        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self._pad_id = 0 if pad is None else int(pad)  # type: ignore[arg-type]
+        self._pad_id = padding_id(tokenizer)
         if train.tasks_per_step // world_size * train.samples_per_task < train.micro_batches:
             raise ConfigError(
                 f"train.micro_batches is {train.micro_batches}, more than a worker's samples in a step: lower it, "
@@ -93,3 +92,9 @@ class SftSteps(Dataset[list[SftBatch]]):
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to fill rows up with; which one does not matter, as nothing looks at it."""
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return 0 if pad is None else int(pad)  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 Axes: B sequences, T tokens.
 
 As a real LLM has met its skills in pretraining, so this one: most samples carry a definition in the prompt, some show
-a few examples instead, some show nothing at all and leave the model to guess. It reads every phrasing, the held-out ones
-too (a language model knows the language); T2L is trained on the seen phrasings only. Novel combinations are left out.
+a few examples instead, some show nothing at all and leave the model to guess. It reads every phrasing, also the
+held-out ones (a language model knows the language); T2L is trained on the seen phrasings only. Novel combinations are
+left out.
 """
 
 import math
@@ -28,8 +29,8 @@ _UNSEEN_SHARE = 0.25
 _POOLED_BATCHES = 4
 _HARD_WEIGHT = 3.0
 HARD = frozenset(
-    "alphabetical reverse_alphabetical ascending descending shortest longest odd_positions even_positions animals clothes "
-    "category last_letter count twice".split()
+    "alphabetical reverse_alphabetical ascending descending shortest longest odd_positions even_positions animals "
+    "clothes category last_letter count twice".split()
 )
 """Operations that take the longest to learn: sorting above all. Their tasks come up more often."""
 
@@ -48,9 +49,9 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
             num_key_value_heads=config.num_kv_heads,
             max_position_embeddings=512,
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,  # type: ignore[arg-type]
+            eos_token_id=tokenizer.eos_token_id,  # type: ignore[arg-type]
+            pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type]
         )
     )
 
@@ -119,10 +120,10 @@ def learning_rate(config: PretrainConfig, progress: float) -> float:
 
 
 def pretrain(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, log_every: int = 200) -> LlamaForCausalLM:
-    """Train for ``config.minutes`` of wall time (the schedule follows the clock, so any machine finishes its schedule)."""
+    """Train for ``config.minutes`` of wall time; the schedule follows the clock, so any machine finishes it."""
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config, tokenizer).to(device)
+    model = build_model(config, tokenizer).to(device)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
     stream = DataLoader(
         PretrainingStream(config, tokenizer),
@@ -158,7 +159,7 @@ library_name: transformers
 # t2l embedded base model
 
 A Llama of {parameters:,} parameters in bf16, pretrained from scratch on the skills of t2l's embedded universe. With a
-definition in the prompt it does most of the universe's tasks; without one it can only guess, which is what adapters are for.
+definition in the prompt it does most of the universe's tasks; without one it can only guess: adapters are to help it.
 
 Made by `python jobs/pretrain_base.py -o {folder} minutes={minutes:g} batch_size={batch_size} loader_workers={workers}`.
 It knows no English but that of the universe's descriptions, and nothing of the world.
@@ -170,7 +171,7 @@ def write_base(
 ) -> None:
     """Model in bf16, tokenizer with chat template, config and card; complete or absent."""
     with complete_or_absent(folder) as fresh:
-        model.to(torch.bfloat16).save_pretrained(fresh)
+        model.to(torch.bfloat16).save_pretrained(fresh)  # type: ignore[arg-type]
         tokenizer.save_pretrained(fresh)
         (fresh / "pretrain.json").write_text(config.model_dump_json(indent=2) + "\n")
         card = _CARD.format(

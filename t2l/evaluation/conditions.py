@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from t2l.tasks.task import Task
 
 JUNK_LENGTH = 40
+WORDINGS = 8
+"""Descriptions of each task that an evaluation uses; its inputs take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,11 @@ Texts = Callable[[Sequence[Task], int, int], tuple[str | None, str | None]]
 
 
 def _seen(task: Task, i: int) -> str:
-    return task.descriptions[i * 7 % len(task.descriptions)]
+    return task.descriptions[i % WORDINGS * 11 % len(task.descriptions)]
 
 
 def _unseen(task: Task, i: int) -> str:
-    return task.unseen_descriptions[i % len(task.unseen_descriptions)]
+    return task.unseen_descriptions[i % WORDINGS % len(task.unseen_descriptions)]
 
 
 def _other(tasks: Sequence[Task], t: int, i: int) -> str:
@@ -45,7 +47,10 @@ def _other(tasks: Sequence[Task], t: int, i: int) -> str:
 
 def _junk(t: int, i: int) -> str:
     return (
-        "".join(random.Random(f"junk:{t}:{i}").choices("abcdefghijklmnopqrstuvwxyz   ", k=JUNK_LENGTH)).strip() or "q"
+        "".join(
+            random.Random(f"junk:{t}:{i % WORDINGS}").choices("abcdefghijklmnopqrstuvwxyz   ", k=JUNK_LENGTH)
+        ).strip()
+        or "q"
     )
 
 

@@ -21,7 +21,13 @@ def _task(number: int, entry: dict[str, str]) -> Task:
     description = (entry["description"],)
     generated = GeneratedExamples(program, f"free hand {number}", 19)
     checked = Example(str(entry["input"]), str(entry["answer"]))
-    return Task(f"{number}:{program.name}", description, description, (), (checked, *generated[:]))
+    return Task(
+        f"{number}:{program.name}",
+        description,
+        description,
+        (),
+        (checked, *list(generated)),
+    )
 
 
 def read_input(domain: str, text: str) -> Input:
@@ -31,7 +37,7 @@ def read_input(domain: str, text: str) -> Input:
     if domain == "letters":
         return Input(text, tuple(text))
     if domain == "record":
-        return Input(text, slots={key: value for key, value in re.findall(rf"({'|'.join(KEYS)}): (\w+)", text)})
+        return Input(text, slots=dict(re.findall(rf"({'|'.join(KEYS)}): (\w+)", text)))
     words = re.findall(r"\w+", text)
     if domain == "event":
         kinds = {"who": PEOPLE, "what": OBJECTS, "where": CITIES, "when": DAYS}

@@ -94,7 +94,8 @@ def _slot_picks(singles: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) ->
 
 
 RECORD_PAIRS = (
-    ("name", "age"), ("name", "city"), ("city", "job"), ("job", "age"), ("age", "name"), ("city", "name"), ("job", "color"),
+    ("name", "age"), ("name", "city"), ("city", "job"), ("job", "age"), ("age", "name"), ("city", "name"),
+    ("job", "color"),
 )  # fmt: skip
 EVENT_PAIRS = (
     ("who", "where"),

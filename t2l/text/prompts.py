@@ -30,7 +30,7 @@ class PromptFormat:
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "PromptFormat":
         """Read the format off a tokenizer's chat template; a base model without one gets plain newlines."""
         if tokenizer.chat_template is None:
-            return cls(tokenizer.bos_token or "", "\n", "\n\n", str(tokenizer.eos_token))
+            return cls(str(tokenizer.bos_token or ""), "\n", "\n\n", str(tokenizer.eos_token))
         turn = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
         text = str(tokenizer.apply_chat_template(turn + turn, tokenize=False))
         parts = text.replace(_ANSWER, _USER).split(_USER)

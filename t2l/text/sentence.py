@@ -47,7 +47,7 @@ class SentenceEncoder:
             self._model = SentenceTransformer(source, device=str(device))
         except OSError as error:
             raise HubAccessError(
-                f"the text encoder '{model}' is neither a folder nor reachable on a hub: give a local path ({type(error).__name__})"
+                f"the text encoder '{model}' is neither a folder nor within reach on a hub: give a local path"
             ) from error
         self._pooling = pooling
         dimension = self._model.get_embedding_dimension()

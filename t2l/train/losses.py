@@ -37,12 +37,17 @@ class SftLosses(NamedTuple):
 
 def sft_losses(inputs: SftLossInputs, label_smoothing: float, l2_generated: float) -> SftLosses:
     """Cross-entropy (mean over a sequence's answer tokens, then over sequences) + L2 of generated weights, in fp32."""
-    loss_K = F.cross_entropy(
-        inputs.logits_K_V.float(), inputs.label_ids_K, reduction="none", label_smoothing=label_smoothing
-    )
-    cross_entropy = torch.dot(loss_K, inputs.label_weights_K)
+    cross_entropy = answer_loss(inputs.logits_K_V, inputs.label_ids_K, inputs.label_weights_K, label_smoothing)
     l2 = mean_squares(inputs.weights) * (len(inputs.weights) / inputs.adapters_in_step)
     return SftLosses(cross_entropy + l2_generated * l2, cross_entropy.detach(), l2.detach())
+
+
+def answer_loss(
+    logits_K_V: Tensor, label_ids_K: Tensor, label_weights_K: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of labels in fp32, weighted and summed up; the weights make it a mean (see `SftBatch`)."""
+    loss_K = F.cross_entropy(logits_K_V.float(), label_ids_K, reduction="none", label_smoothing=label_smoothing)
+    return torch.dot(loss_K, label_weights_K)
 
 
 def mean_squares(weights: LoraWeights) -> Tensor:

@@ -16,6 +16,7 @@ from t2l.data.collate import SftBatch
 from t2l.errors import ConfigError
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
+from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextFeatures
 from t2l.train.losses import SftLosses, SftLossInputs, sft_losses
 
@@ -33,7 +34,7 @@ class SftModule(nn.Module):
         self.model = model
         self.config = config
         self._frozen = (base,)  # in a tuple, nn.Module does not register it
-        _check_head(base.model)
+        check_head(base.model)
 
     @property
     def base(self) -> PerRowLora:
@@ -49,12 +50,8 @@ class SftModule(nn.Module):
         device_type = batch.input_ids_B_T.device.type
         with torch.autocast(device_type, dtype, enabled=dtype == torch.bfloat16):
             weights = self.model(features.states_N_T_D, features.mask_N_T)
-        with self.base.adapters(weights), _unpacked_rows():
-            decoder = self.base.model.base_model
-            hidden_B_T_H = decoder(inputs_embeds=self._embed(batch), use_cache=False).last_hidden_state
-        hidden_K_H = hidden_B_T_H.flatten(0, 1).index_select(0, batch.label_positions_K)
         inputs = SftLossInputs(
-            logits_K_V=head(self.base.model, hidden_K_H),
+            logits_K_V=label_logits(self.base, weights, self._embed(batch), batch.label_positions_K),
             label_ids_K=batch.label_ids_K,
             label_weights_K=batch.label_weights_K,
             weights=weights,
@@ -73,6 +70,13 @@ class SftModule(nn.Module):
         return torch.addcmul(embeddings_B_T_H, noise_B_T_H, scale_B[:, None, None])
 
 
+def label_logits(base: PerRowLora, weights: LoraWeights, embeddings_B_T_H: Tensor, label_positions_K: Tensor) -> Tensor:
+    """Logits [K, V] of the adapted base at label positions alone: those of prompts would be the bulk of the memory."""
+    with base.adapters(weights), _unpacked_rows():
+        hidden_B_T_H = base.model.base_model(inputs_embeds=embeddings_B_T_H, use_cache=False).last_hidden_state
+    return head(base.model, hidden_B_T_H.flatten(0, 1).index_select(0, label_positions_K))
+
+
 def head(model: PreTrainedModel, hidden_K_H: Tensor) -> Tensor:
     """Logits [K, V] of chosen states, soft-capped where the model does so (Gemma 2)."""
     output_embeddings = model.get_output_embeddings()
@@ -89,8 +93,11 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 @torch.inference_mode()
-def _check_head(model: PreTrainedModel) -> None:
-    """Some families also scale their logits: refuse those rather than train on others than they answer with."""
+def check_head(model: PreTrainedModel) -> None:
+    """Some families also scale their logits: refuse those rather than train on others than they answer with.
+
+    Raises ConfigError.
+    """
     ids = torch.tensor([[0, 1]], device=model.device)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     if not torch.allclose(

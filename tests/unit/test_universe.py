@@ -96,7 +96,8 @@ def test_examples_are_deterministic_and_answered_by_the_program(number: int, ind
 def test_another_process_gives_the_same_universe() -> None:
     code = (
         "from t2l.tasks.universe import universe; u = universe(50); "
-        "print([(t.name, t.descriptions[7], t.unseen_descriptions[3], t.test[5]) for t in (*u.train[::9], *u.test[::9])])"
+        "print([(t.name, t.descriptions[7], t.unseen_descriptions[3], t.test[5]) "
+        "for t in (*u.train[::9], *u.test[::9])])"
     )
     outputs = {
         subprocess.run(

@@ -1,0 +1,26 @@
+"""The benchmark of the training step, on a few rows: it runs, and what it compares is comparable."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sft_step.py"
+
+
+def test_three_peers_are_measured_on_the_same_batches(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--steps", "2", "--batch", "4", "--out", str(out)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
+    result = json.loads(printed.splitlines()[-1])
+    assert result == json.loads(out.read_text())
+    peers = result["peers"]
+    assert peers.keys() == {"ours", "peft", "per_token"}
+    assert result["ratios"].keys() == {"ours/peft", "ours/per_token"}
+    for peer in peers.values():
+        assert peer["tokens_per_s"] > 0
+        assert all(map(math.isfinite, peer["losses"]))
+    assert peers["per_token"]["losses"] == pytest.approx(peers["ours"]["losses"], rel=1e-4), "one method, done twice"
