@@ -192,7 +192,7 @@ def main() -> None:
         "base.dtype": "bfloat16" if arguments.device == "cuda" else "float32",
         "hypernet.variant": "L",  # its sizes, and those of the LoRA, are the paper's by default
         "encoder.kinds": "[llm]",
-        "data.num_descriptions": 4,  # more would take longer to encode and change nothing in a step
+        "data.num_descriptions": 1,  # of each task; more would take longer to encode and change nothing in a step
         "train.tasks_per_step": arguments.batch,
         "train.steps": WARM_UP_ROUNDS + arguments.steps,
     }

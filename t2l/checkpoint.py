@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,17 @@ def write_files(
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def load_checkpoint(directory: str | os.PathLike[str]) -> tuple[TextToLoraModel, RunConfig, LoraSpec]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds; `base_fingerprint` is None where whoever saved it did not say."""
+
+    model: TextToLoraModel
+    config: RunConfig
+    spec: LoraSpec
+    base_fingerprint: str | None
+
+
+def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
     """Read a folder that `save_checkpoint` wrote. Raises CheckpointError if it is incomplete or damaged."""
     folder = Path(directory)
     try:
@@ -86,4 +97,4 @@ def load_checkpoint(directory: str | os.PathLike[str]) -> tuple[TextToLoraModel,
     config, spec = parse_config(about["run"]), LoraSpec.from_dict(about["spec"])
     model = build_model(config, spec, about["feature_dim"])
     model.load_state_dict(state)
-    return model.eval(), config, spec
+    return Checkpoint(model.eval(), config, spec, about.get("base_fingerprint"))

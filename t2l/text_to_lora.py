@@ -12,9 +12,9 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
+from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from t2l.config import RunConfig
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.errors import CheckpointError, ConfigError, DescriptionError, SpecMismatchError
@@ -26,7 +26,7 @@ from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.text.prompts import PromptFormat
-from t2l.train.base import base_path, load_base
+from t2l.train.base import base_path, fingerprint, load_base
 
 MAX_NEW_TOKENS = 128
 
@@ -114,12 +114,13 @@ class TextToLora:
         folder = CHECKPOINT_DIR if path is None else Path(path)
         _check_is_checkpoint(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, config, spec = load_checkpoint(folder)
+        checkpoint = load_checkpoint(folder)
+        config, spec = checkpoint.config, checkpoint.spec
         base, tokenizer = load_base(config.base, device)
         origin = _origin(folder, config)
-        _check_base(spec, base.config, folder, origin.base)
+        _check_base(checkpoint, base, folder, origin.base)
         encoder = build_encoder(config.encoder, base, tokenizer)
-        return cls(model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin, config)
+        return cls(checkpoint.model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin, config)
 
     @torch.no_grad()
     def embed(self, descriptions: Sequence[str]) -> Tensor:
@@ -182,15 +183,22 @@ def _check_is_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
 
 
-def _check_base(spec: LoraSpec, base_config: PretrainedConfig, folder: Path, base: str) -> None:
-    """Raise SpecMismatchError if the base model lacks the layers that the checkpoint makes adapters for."""
+def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, base: str) -> None:
+    """Raise SpecMismatchError if the base model lacks layers that the checkpoint makes adapters for, or is another."""
+    spec = checkpoint.spec
     paths = [module.path for module in spec.modules]
     try:
-        found = LoraSpec.from_config(base_config, paths, spec.rank, spec.alpha, spec.use_rslora)
+        found = LoraSpec.from_config(model.config, paths, spec.rank, spec.alpha, spec.use_rslora)
         spec.check_matches(found, "the checkpoint", "the base model")
     except (ConfigError, SpecMismatchError) as error:
         message = f"the checkpoint {folder} was made for another base model than {base}: {error}"
         raise SpecMismatchError(message) from None
+    known = checkpoint.base_fingerprint
+    if known is not None and known != fingerprint(model):
+        raise SpecMismatchError(
+            f"the checkpoint {folder} was made for another base model than {base}: that has fingerprint "
+            f"{fingerprint(model)}, the checkpoint's has {known}; give the base model that it was trained with"
+        )
 
 
 def _origin(folder: Path, config: RunConfig) -> Origin:

@@ -15,8 +15,9 @@ _INNER = MODEL + "model."
 class ModelWriter:
     """Writes config.json, model.safetensors and README.md from a training state, which is whole at any ZeRO stage."""
 
-    def __init__(self, config: RunConfig, spec: LoraSpec, feature_dim: int) -> None:
+    def __init__(self, config: RunConfig, spec: LoraSpec, feature_dim: int, base_fingerprint: str) -> None:
         self._config, self._spec, self._feature_dim = config, spec, feature_dim
+        self._base_fingerprint = base_fingerprint
         self._model = build_model(config, spec, feature_dim)
 
     def __call__(self, folder: Path, state: State, progress: Progress) -> None:
@@ -27,5 +28,10 @@ class ModelWriter:
             self._config,
             self._spec,
             self._feature_dim,
-            {"step": progress.step, "is_best": progress.best_step == progress.step, "best_score": progress.best_score},
+            {
+                "base_fingerprint": self._base_fingerprint,
+                "step": progress.step,
+                "is_best": progress.best_step == progress.step,
+                "best_score": progress.best_score,
+            },
         )

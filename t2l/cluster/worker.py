@@ -22,7 +22,7 @@ from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
 from t2l.lora.spec import LoraSpec
 from t2l.text.encoder import TextEncoder, build_encoder
-from t2l.train.base import base_path, load_base
+from t2l.train.base import base_path, fingerprint, load_base
 from t2l.train.engine import Engine
 from t2l.train.loop import train
 from t2l.train.state import CheckpointStore, Progress, State
@@ -72,7 +72,7 @@ def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, tell: T
     validate = Validator(engine, encoder, tokenizer, suite.validation, config.train.validation_inputs)
     hooks = Silence()
     if place.rank == 0:
-        write_model = ModelWriter(config, spec, encoder.feature_dim)
+        write_model = ModelWriter(config, spec, encoder.feature_dim, fingerprint(base))
         hooks = Records(store, write_model, tell, progress)
     tell({"phase": "training", "step": progress.step})
     return train(engine, steps, table, config, hooks, validate, progress)

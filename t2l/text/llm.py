@@ -3,8 +3,8 @@
 Axes: N texts, D tokens of the longest description, P tokens of all probes, T = D + P, H hidden, F features.
 
 Two ways. ``sentence`` is the paper's: the state of the description's last token. ``tokens`` reads *probes*: a few
-inputs that follow the description as a user's input would. The model's states there say what it is about to do with them,
-and that is nearly the same for every wording of one task: what the base can do when prompted, it can tell us here.
+inputs that follow the description as a user's input would. The model's states there say what it is about to do with
+them, nearly the same for every wording of one task: what the base can do when prompted, it can tell us here.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sft_step.py"
 def test_three_peers_are_measured_on_the_same_batches(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--steps", "2", "--batch", "4", "--out", str(out)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout
-    result = json.loads(printed.splitlines()[-1])
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # two would wait for each other wherever other tests run besides
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240, env=one_thread)
+    result = json.loads(run.stdout.splitlines()[-1])
     assert result == json.loads(out.read_text())
     peers = result["peers"]
     assert peers.keys() == {"ours", "peft", "per_token"}

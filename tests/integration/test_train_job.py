@@ -31,9 +31,11 @@ def test_checkpoints_hold_the_hypernetwork_only_and_load(whole_run: Finished, wh
     assert steps == ["step-000035", "step-000040"], "the newest two, of which the last validated best or equal"
     assert json.loads((whole_config.run_dir / "best.json").read_text())["step"] == STEPS
     assert whole_run.outcome.checkpoint.name == "step-000040"
-    model, loaded_config, spec = load_checkpoint(whole_run.outcome.checkpoint)
-    assert loaded_config == whole_config
-    assert spec == model.hypernet.spec
+    loaded = load_checkpoint(whole_run.outcome.checkpoint)
+    model = loaded.model
+    assert loaded.config == whole_config
+    assert loaded.spec == model.hypernet.spec
+    assert loaded.base_fingerprint
     names = load_file(whole_run.outcome.checkpoint / "model.safetensors").keys()
     assert names == model.state_dict().keys()
     weights = model(torch.randn(1, 1, 32), torch.ones(1, 1, dtype=torch.bool))

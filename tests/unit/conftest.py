@@ -21,10 +21,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_checkpoint(tiny_base: Path) -> Path:
     """Its encoder is the base model's token states under a reader; its adapters change what the base model says."""
     settings = tiny_settings(tiny_base, tiny_base.parent)
-    config = parse_config({**settings, "encoder": {"kinds": ["llm"], "reader": {"width": 16, "num_heads": 2}}})
+    encoder = {"kinds": ["llm"], "reader": {"width": 16, "num_heads": 2}, "probes": ["a, b", "7"]}
+    config = parse_config({**settings, "encoder": encoder})
     base_config = tiny_llama().config
     spec = LoraSpec.from_config(base_config, config.lora.target_modules, config.lora.rank, config.lora.alpha)
-    feature_dim = base_config.hidden_size * base_config.num_hidden_layers
+    feature_dim = base_config.hidden_size * config.encoder.probe_layers
     torch.manual_seed(0)
     model = build_model(config, spec, feature_dim)
     with torch.no_grad():

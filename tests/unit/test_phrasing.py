@@ -11,8 +11,8 @@ from t2l.tasks.universe import universe
 
 STOP_WORDS = frozenset(
     "a an the of in on at to by with for from and or as it its is are be that this these those them then than you your "
-    "me my i we only just each every all any one ones into out up so do does which what who where when how not no but if "
-    "their there here".split()
+    "me my i we only just each every all any one ones into out up so do does which what who where when how not no but "
+    "if their there here".split()
 )
 OPERATIONS = [(kind, name) for kind, operations in load_phrases().items() for name in operations]
 

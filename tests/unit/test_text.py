@@ -17,15 +17,20 @@ from t2l.text.joint import JointEncoder
 from t2l.text.llm import LlmEncoder
 from t2l.text.normalize import MAX_CHARACTERS, clean_description, scaled_unit, text_digest
 from t2l.text.one_hot import OneHotEncoder
+from t2l.text.prompts import PromptFormat
 from t2l.text.sentence import MINILM_SHA256, SentenceEncoder, minilm_path
 
 TEXTS = ["Sort the words.", "Reverse", "Take the first three words of the list and write them in capitals!", "Sum: 1+1"]
 LLAMA, TOKENIZER = tiny_llama().eval(), tiny_tokenizer()
 
 
+PROBES = ("cat, dog", "3", "say it again")
+
+
 @cache
 def encoder(kinds: tuple[str, ...], with_reader: bool) -> TextEncoder:
-    config = EncoderConfig(kinds=kinds, reader=ReaderConfig() if with_reader else None)  # type: ignore[arg-type]
+    reader = ReaderConfig() if with_reader else None
+    config = EncoderConfig(kinds=kinds, reader=reader, probes=PROBES)  # type: ignore[arg-type]
     return build_encoder(config, LLAMA, TOKENIZER)
 
 
@@ -109,15 +114,24 @@ def test_llm_vector_is_the_last_token_of_the_last_layer() -> None:
 
 
 @torch.inference_mode()
-def test_llm_token_states_are_all_layers_side_by_side() -> None:
+def test_all_probes_in_one_pass_equal_each_probe_in_a_prompt_of_its_own() -> None:
     features = encoder(("llm",), with_reader=True).encode(TEXTS)
+    chat = PromptFormat.of(TOKENIZER)
+    assert features.mask_N_T.all()
     for row, text in enumerate(TEXTS):
-        inputs = TOKENIZER(clean_description(text), return_tensors="pt")
-        layers = LLAMA.model(**inputs, output_hidden_states=True).hidden_states[1:]
-        length = inputs["input_ids"].shape[1]
-        assert int(features.mask_N_T[row].sum()) == length
-        expected = torch.cat([scaled_unit(layer[0]) for layer in layers], dim=-1)
-        torch.testing.assert_close(features.states_N_T_D[row, :length], expected, atol=1e-5, rtol=1e-5)
+        expected = []
+        opening = TOKENIZER(chat.opening + clean_description(text), add_special_tokens=False)["input_ids"]
+        for probe in PROBES:
+            ids = TOKENIZER(f"\n\n{probe}{chat.user_to_assistant}", add_special_tokens=False)["input_ids"]
+            prompt = torch.tensor([opening + ids])  # type: ignore[operator]
+            layers = LLAMA.model(prompt, output_hidden_states=True).hidden_states[-2:]
+            expected.append(torch.cat([scaled_unit(layer[0, -len(ids) :]) for layer in layers], dim=-1))
+        torch.testing.assert_close(features.states_N_T_D[row], torch.cat(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_reading_tokens_needs_probes() -> None:
+    with pytest.raises(ConfigError, match=r"encoder\.probes is empty"):
+        build_encoder(EncoderConfig(kinds=("llm",), reader=ReaderConfig()), LLAMA, TOKENIZER)
 
 
 def test_one_hot_codes() -> None:
@@ -176,5 +190,5 @@ def test_several_encoders_need_a_reader() -> None:
 
 def test_an_unreachable_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubAccessError, match="'nobody/no-such-model' is neither a folder nor reachable"):
+    with pytest.raises(HubAccessError, match="'nobody/no-such-model' is neither a folder nor within reach"):
         SentenceEncoder("nobody/no-such-model", "sentence")

@@ -1,0 +1,80 @@
+"""The layout of docs/architecture.md, enforced: imports point one way, Ray stays at the edge."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "lora": {"errors"},
+    "hypernet": {"config", "errors", "lora"},
+    "tasks": {"errors"},
+    "text": {"config", "errors", "tasks"},
+    "data": {"config", "errors", "tasks", "text"},
+    "checkpoint": {"config", "errors", "hypernet", "lora"},
+    "embedded": {"config", "lora", "tasks", "text"},
+    "train": {"config", "errors", "hypernet", "lora", "data", "text", "embedded", "tasks"},
+    "evaluation": {"errors", "lora", "tasks", "text"},
+    "text_to_lora": {
+        "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "text", "train",
+    },
+    "cluster": {
+        "checkpoint", "config", "data", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text",
+        "text_to_lora", "train",
+    },
+    "cli": {"embedded", "errors", "text", "text_to_lora"},
+    "__init__": {"text_to_lora"},
+}  # fmt: skip
+FILES = sorted((ROOT / "t2l").rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "t2l":
+                yield from (f"t2l.{alias.name}" for alias in node.names if alias.name.islower())
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(ROOT / "t2l").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = _part(path)
+    used = {name.split(".")[1] for name in _imports(path) if name.startswith("t2l.")} - {own}
+    assert used <= ALLOWED[own], f"{path.name} imports {sorted(used - ALLOWED[own])}"
+
+
+def test_the_table_has_no_cycle() -> None:
+    order: list[str] = []
+    while len(order) < len(ALLOWED):
+        ready = [part for part, needs in ALLOWED.items() if part not in order and needs <= set(order)]
+        assert ready, f"a cycle among {sorted(set(ALLOWED) - set(order))}"
+        order += ready
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_appears_in_cluster_only(path: Path) -> None:
+    if _part(path) != "cluster":
+        assert not any(name.split(".")[0] == "ray" for name in _imports(path))
+
+
+@pytest.mark.parametrize("module", ["t2l", "t2l.config", "t2l.errors", "t2l.cli"])
+def test_light_modules_import_neither_torch_nor_ray(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
