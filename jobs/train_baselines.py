@@ -46,7 +46,13 @@ def main() -> int:
         baselines = Baselines(embedded_run(), settings, arguments.inputs, arguments.output)
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
             row = bar.add_task("training")
-            baselines.run(jobs, arguments.tasks_at_once, lambda done, of: bar.update(row, completed=done, total=of))
+
+            def show(done: int, of: int) -> None:
+                bar.update(row, completed=done, total=of)
+                if not bar.console.is_terminal and done % 10 == 0:  # a log shows no bar
+                    print(f"step {done:,}/{of:,}", flush=True)
+
+            baselines.run(jobs, arguments.tasks_at_once, show)
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
