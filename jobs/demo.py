@@ -45,7 +45,7 @@ def show_answers(run_dir: Path) -> None:
 
     config = load_config(run_dir / "config.yaml")
     tasks = build_suite(config.data).test[:_SHOWN]
-    descriptions = [task.unseen_descriptions[0] for task in tasks]
+    descriptions = [min(task.unseen_descriptions[:], key=len) for task in tasks]
     inputs = [task.test[0].input for task in tasks]
     t2l = TextToLora.from_pretrained(outcome(config).checkpoint)
     base, adapted = t2l.run(descriptions, inputs, adapted=False), t2l.run(descriptions, inputs)
@@ -54,7 +54,9 @@ def show_answers(run_dir: Path) -> None:
         table.add_column(column, overflow="fold")
     for row in zip(descriptions, inputs, base, adapted, (task.test[0].output for task in tasks), strict=True):
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 110)
+    console.print(table)
 
 
 def main() -> int:
