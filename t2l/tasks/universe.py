@@ -8,11 +8,12 @@ A task is (domain, pick, render), see ``operations.py``. Tasks that behave alike
 
 import random
 import zlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import overload
+from typing import TypeVar, overload
 
 from t2l.errors import ConfigError
 from t2l.tasks.operations import PICKS, RENDERS, Operations
@@ -29,6 +30,8 @@ _MIN_TRAIN_USES = 4
 _NUM_NEW_OPERATION_TASKS = 80
 _TRAIN_EXAMPLES, _TEST_EXAMPLES = 1 << 16, 1 << 10
 _PROBES = 40
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,35 +67,51 @@ class Program:
                 return Example(given.text, answer)
 
 
-class GeneratedExamples(Sequence[Example]):
-    """Examples made when asked for; index i always gives the same one."""
+class _Generated(Sequence[T]):
+    """Items made when asked for; an index always gives the same one."""
 
-    def __init__(self, program: Program, split: str, length: int):
-        self._program, self._length = program, length
-        self._seed = zlib.crc32(f"{split}:{program.name}".encode())
+    def __init__(self, length: int):
+        self._length = length
+
+    @abstractmethod
+    def make(self, index: int) -> T:
+        """Item ``index``, counted from 0."""
 
     def __len__(self) -> int:
         return self._length
 
     @overload
-    def __getitem__(self, index: int) -> Example: ...
+    def __getitem__(self, index: int) -> T: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: slice) -> list[T]: ...
 
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+    def __getitem__(self, index: int | slice) -> T | list[T]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
+            return [self.make(i) for i in range(*index.indices(self._length))]
         if not -self._length <= index < self._length:
             raise IndexError(index)
-        return self._program.draw(random.Random((self._seed << 32) + index % self._length))
+        return self.make(index % self._length)
 
 
-class GeneratedDescriptions(Sequence[str]):
+class GeneratedExamples(_Generated[Example]):
+    """Examples of one program, each from a seed of its own."""
+
+    def __init__(self, program: Program, split: str, length: int):
+        super().__init__(length)
+        self._program = program
+        self._seed = zlib.crc32(f"{split}:{program.name}".encode())
+
+    def make(self, index: int) -> Example:
+        return self._program.draw(random.Random((self._seed << 32) + index))
+
+
+class GeneratedDescriptions(_Generated[str]):
     """Distinct descriptions of one program, written in order up to the one asked for."""
 
     def __init__(self, program: Program, unseen: bool, length: int):
-        self._program, self._unseen, self._length = program, unseen, length
+        super().__init__(length)
+        self._program, self._unseen = program, unseen
         self._known: set[str] = set()
         self._texts: list[str] = []
 
@@ -102,30 +121,14 @@ class GeneratedDescriptions(Sequence[str]):
         seed = zlib.crc32(f"{self._unseen}:{program.name}".encode())
         return random.Random(seed), Describer(program.domain, program.pick, program.render)
 
-    def _write(self, count: int) -> list[str]:
+    def make(self, index: int) -> str:
         rng, describer = self._writer
-        while len(self._texts) < count:
+        while len(self._texts) <= index:
             text = describer.describe(rng, self._program.draw(rng), self._unseen)
             if text not in self._known:
                 self._known.add(text)
                 self._texts.append(text)
-        return self._texts
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return self._write(self._length)[: self._length][index]
-        if not -self._length <= index < self._length:
-            raise IndexError(index)
-        return self._write(index % self._length + 1)[index % self._length]
+        return self._texts[index]
 
 
 def make_task(program: Program) -> Task:

@@ -1,0 +1,38 @@
+"""The shipped base model and checkpoint are the ones that their cards describe, and do what the README says."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from t2l import TextToLora
+from t2l.embedded import BASE_DIR, CHECKPOINT_DIR
+from t2l.evaluation.conditions import questions
+from t2l.evaluation.suite import Evaluation
+from t2l.tasks.universe import universe
+
+
+@pytest.fixture(scope="module")
+def t2l() -> TextToLora:
+    return TextToLora.from_pretrained()
+
+
+@pytest.mark.parametrize("folder", [BASE_DIR, CHECKPOINT_DIR])
+def test_cards_name_the_weights_by_sha256(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text()
+
+
+def test_base_model_is_small(t2l: TextToLora) -> None:
+    assert 2e6 <= sum(parameter.numel() for parameter in t2l.base.model.parameters()) <= 10e6
+    assert (BASE_DIR / "model.safetensors").stat().st_size <= 16 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("condition", "low", "high"),
+    [("base", 0, 0.1), ("definition", 0.85, 1), ("t2l", 0.85, 1), ("shuffled", 0, 0.1), ("junk", 0, 0.1)],
+)
+def test_held_out_tasks(t2l: TextToLora, condition: str, low: float, high: float) -> None:
+    evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda texts: t2l.generate(texts).weights)
+    asked = questions(condition, universe(None).test[::4], inputs_per_task=2)
+    assert low <= evaluation.score(asked).exact_match <= high
