@@ -1,19 +1,15 @@
 """Loading the frozen base model."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-import t2l.embedded
 from t2l.config import BaseConfig
+from t2l.embedded import BASE_DIR
 from t2l.errors import CheckpointError, HubAccessError
-
-EMBEDDED = Path(os.path.dirname(t2l.embedded.__file__)) / "base"
-"""The packaged base model."""
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -25,7 +21,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def base_path(config: BaseConfig) -> str:
     """Folder or hub name of the base model."""
-    return str(EMBEDDED) if config.path == "embedded" else config.path
+    return str(BASE_DIR) if config.path == "embedded" else config.path
 
 
 def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
