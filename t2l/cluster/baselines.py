@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
+
 from t2l.cluster.worker import build_spec
 from t2l.config import RunConfig, parse_config
 from t2l.embedded import CHECKPOINT_DIR
@@ -51,7 +53,7 @@ class Baselines:
         self._settings, self._inputs, self._folder = settings, inputs_per_task, folder
         self._about = {**asdict(settings), "inputs_per_task": inputs_per_task, "base": run.base.path}
         self._by_task = self._finished()
-        model, self._tokenizer = load_base(run.base, "cpu")
+        model, self._tokenizer = load_base(run.base, "cuda" if torch.cuda.is_available() else "cpu")
         self._base, self._base_name = PerRowLora(model, build_spec(run.lora, model.config)), base_path(run.base)
 
     @property
