@@ -1,5 +1,6 @@
 """A trained model as a folder that others load: config.json, model.safetensors, README.md; complete or absent."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -75,26 +76,53 @@ def write_files(
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint folder holds; `base_fingerprint` is None where whoever saved it did not say."""
+class CheckpointInfo:
+    """What config.json says; `base_fingerprint` is None where whoever saved the checkpoint did not say."""
 
-    model: TextToLoraModel
     config: RunConfig
     spec: LoraSpec
+    feature_dim: int
     base_fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class Checkpoint(CheckpointInfo):
+    """What a checkpoint folder holds, with the model."""
+
+    model: TextToLoraModel
+
+
+def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
+    """Everything but the weights. Raises CheckpointError if the folder is incomplete, damaged or something else."""
+    path = Path(directory) / CONFIG_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} is no t2l checkpoint: it lacks {CONFIG_FILE}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{directory} is damaged ({error}): copy it again") from None
+    if "spec" not in about:
+        raise CheckpointError(f"{directory} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
+    spec = LoraSpec.from_dict(about["spec"])
+    return CheckpointInfo(parse_config(about["run"]), spec, about["feature_dim"], about.get("base_fingerprint"))
+
+
+def weights_sha256(directory: str | os.PathLike[str]) -> str:
+    """Hash of the trained weights, which tells checkpoints apart."""
+    with (Path(directory) / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
     """Read a folder that `save_checkpoint` wrote. Raises CheckpointError if it is incomplete or damaged."""
     folder = Path(directory)
+    info = read_info(folder)
     try:
-        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         state = load_file(folder / WEIGHTS_FILE)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is no t2l checkpoint: it lacks {Path(str(error.filename)).name}") from None
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is no t2l checkpoint: it lacks {WEIGHTS_FILE}") from None
+    except SafetensorError as error:
         raise CheckpointError(f"{folder} is damaged ({error}): copy it again") from None
-    config, spec = parse_config(about["run"]), LoraSpec.from_dict(about["spec"])
-    model = build_model(config, spec, about["feature_dim"])
+    model = build_model(info.config, info.spec, info.feature_dim)
     model.load_state_dict(state)
-    return Checkpoint(model.eval(), config, spec, about.get("base_fingerprint"))
+    return Checkpoint(info.config, info.spec, info.feature_dim, info.base_fingerprint, model.eval())

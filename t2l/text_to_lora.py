@@ -3,7 +3,6 @@
 Axes: N descriptions, E task embedding.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t2l.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint
+from t2l.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from t2l.config import RunConfig
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.errors import CheckpointError, ConfigError, DescriptionError, SpecMismatchError
 from t2l.evaluation.generate import greedy_answers
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
-from t2l.lora.peft_io import complete_or_absent, save_peft
+from t2l.lora.peft_io import CARD_FILE, peft_files, write_folder
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextEncoder, build_encoder
@@ -57,11 +56,14 @@ class GeneratedAdapter:
 
         Raises CheckpointError if the folder exists and `overwrite` is False; with it, all of the old folder goes.
         """
-        with complete_or_absent(directory, overwrite) as folder:
-            save_peft(self.weights, 0, folder, self.origin.base, self.description, overwrite=True)
-            with (folder / "README.md").open("a", encoding="utf-8") as card:
-                card.write(f"\nT2L checkpoint: `{self.origin.checkpoint}`, sha256 `{self.origin.sha256}`.\n")
+        write_folder(directory, self.files(), overwrite)
         return Path(directory)
+
+    def files(self) -> dict[str, bytes]:
+        """The files of that folder, by name."""
+        files = peft_files(self.weights, 0, self.origin.base, self.description)
+        files[CARD_FILE] += f"\nT2L checkpoint: `{self.origin.checkpoint}`, sha256 `{self.origin.sha256}`.\n".encode()
+        return files
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ class TextToLora:
         checkpoint, SpecMismatchError if its base model has become another one, HubAccessError if that is out of reach.
         """
         folder = CHECKPOINT_DIR if path is None else Path(path)
-        _check_is_checkpoint(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         checkpoint = load_checkpoint(folder)
         config, spec = checkpoint.config, checkpoint.spec
         base, tokenizer = load_base(config.base, device)
-        origin = _origin(folder, config)
+        origin = Origin(base_path(config.base), config.name, weights_sha256(folder))
         _check_base(checkpoint, base, folder, origin.base)
         encoder = build_encoder(config.encoder, base, tokenizer)
         return cls(checkpoint.model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin, config)
@@ -173,16 +176,6 @@ class TextToLora:
         return GeneratedAdapters(self.model.hypernet(embedding_N_E), descriptions, self.origin)
 
 
-def _check_is_checkpoint(folder: Path) -> None:
-    """Raise CheckpointError where there is no folder, or a folder of something else, such as a Hugging Face model."""
-    if not folder.is_dir():
-        raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
-    if lacking := [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
-        raise CheckpointError(f"{folder} is no t2l checkpoint: it lacks {' and '.join(lacking)}")
-    if b'"spec"' not in (folder / CONFIG_FILE).read_bytes():
-        raise CheckpointError(f"{folder} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
-
-
 def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, base: str) -> None:
     """Raise SpecMismatchError if the base model lacks layers that the checkpoint makes adapters for, or is another."""
     spec = checkpoint.spec
@@ -199,9 +192,3 @@ def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, ba
             f"the checkpoint {folder} was made for another base model than {base}: that has fingerprint "
             f"{fingerprint(model)}, the checkpoint's has {known}; give the base model that it was trained with"
         )
-
-
-def _origin(folder: Path, config: RunConfig) -> Origin:
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Origin(base_path(config.base), config.name, digest)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from t2l.errors import CheckpointError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+CARD_FILE = "README.md"
 
 # Settings that say what plain LoRA is, or that change nothing once the adapter is trained. Any other setting,
 # also one that a later PEFT adds, is refused unless it is off.
@@ -78,12 +79,27 @@ def save_peft(
     description: the task text it was generated from, for the card. Raises CheckpointError if the folder
     exists and `overwrite` is False.
     """
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.state_dict(index).items()}
-    with complete_or_absent(directory, overwrite) as folder:
-        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / CONFIG_FILE).write_text(json.dumps(_config(weights.spec, base_model_name), indent=2) + "\n")
-        (folder / "README.md").write_text(_card(weights.spec, base_model_name, description), encoding="utf-8")
+    write_folder(directory, peft_files(weights, index, base_model_name, description), overwrite)
     return Path(directory)
+
+
+def peft_files(
+    weights: LoraWeights, index: int, base_model_name: str, description: str | None = None
+) -> dict[str, bytes]:
+    """The files of adapter `index`'s PEFT folder, by name."""
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.state_dict(index).items()}
+    return {
+        WEIGHTS_FILE: save(state, metadata={"format": "pt"}),
+        CONFIG_FILE: f"{json.dumps(_config(weights.spec, base_model_name), indent=2)}\n".encode(),
+        CARD_FILE: _card(weights.spec, base_model_name, description).encode(),
+    }
+
+
+def write_folder(directory: str | os.PathLike[str], files: Mapping[str, bytes], overwrite: bool = False) -> None:
+    """Write a folder of these files, complete or absent. Raises CheckpointError as `complete_or_absent` does."""
+    with complete_or_absent(directory, overwrite) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
 
 
 def load_peft(directory: str | os.PathLike[str], hf_config: "PretrainedConfig | None" = None) -> LoraWeights:

@@ -53,6 +53,10 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> TextFeatures: ...
 
+    def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it."""
+        ...
+
 
 def batches_by_length(texts: Sequence[str], size: int) -> Iterator[list[int]]:
     """Indices of texts of like length, so that little padding is computed."""

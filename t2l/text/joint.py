@@ -21,6 +21,10 @@ class JointEncoder:
         self._encoders = tuple(encoders)
         self.feature_dim = sum(encoder.feature_dim for encoder in encoders)
 
+    def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        counts = [encoder.token_counts(texts) for encoder in self._encoders]
+        return [sum(row, start=()) for row in zip(*counts, strict=True)]
+
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         states, masks, before = [], [], 0
         for encoder in self._encoders:

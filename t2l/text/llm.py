@@ -54,6 +54,9 @@ class LlmEncoder:
         encode = self._encode_last_token if self._pooling == "sentence" else self._encode_probes
         return encode_in_batches(clean_descriptions(texts), _BATCH, encode)
 
+    def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        return [(len(self._ids(self._opening + text)),) for text in clean_descriptions(texts)]
+
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
 

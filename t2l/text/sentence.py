@@ -59,6 +59,10 @@ class SentenceEncoder:
         """N texts -> states [N, T, D] (tokens) or [N, 1, D] (sentence), fp32 on the encoder's device."""
         return encode_in_batches(clean_descriptions(texts), 256, self._encode_batch)
 
+    def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._model.max_seq_length)
+        return [(len(row),) for row in ids["input_ids"]]
+
     def _encode_batch(self, texts: list[str]) -> TextFeatures:
         limit = self._model.max_seq_length
         inputs = self._model.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
