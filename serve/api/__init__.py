@@ -1,0 +1,1 @@
+"""HTTP: schema, errors, keys, limits, server-sent events, metrics."""

@@ -1,0 +1,60 @@
+"""The application graph: Gateway -> TextEncoder, HyperNetwork, LLM; LLM -> HyperNetwork.
+
+    serve run serve.app:deployment                       # the embedded default, on this machine
+    serve run serve.app:deployment checkpoint=runs/mine  # a checkpoint of your own
+    serve deploy serve/config.yaml                       # a GPU cluster
+
+Keys come from the environment: T2L_API_KEYS="first-key,second-key".
+"""
+
+import hashlib
+import os
+
+from ray.serve import Application
+
+from serve.api.about import About
+from serve.encoder import TextEncoder
+from serve.gateway import Gateway
+from serve.hypernet import HyperNetwork
+from serve.llm import LLM
+from serve.settings import Settings
+from t2l.checkpoint import read_info, weights_sha256
+from t2l.embedded import CHECKPOINT_DIR
+from t2l.train.base import base_path
+
+KEYS_VARIABLE = "T2L_API_KEYS"
+LONGEST = 4096
+"""Tokens of prompt and answer unless settings say otherwise: a row's cache is reserved whole."""
+
+
+def deployment(settings: Settings) -> Application:
+    """Raises CheckpointError if the checkpoint cannot be read, HubAccessError if its base is out of reach."""
+    about = _about(settings)
+    engine = settings.engine.model_copy(update={"max_length": about.max_length})
+    settings = settings.model_copy(update={"engine": engine})
+    hypernet = HyperNetwork.bind(settings)
+    return Gateway.bind(
+        settings, about, _key_digests(), TextEncoder.bind(settings), hypernet, LLM.bind(settings, hypernet)
+    )
+
+
+def _about(settings: Settings) -> About:
+    from transformers import AutoConfig
+
+    folder = settings.checkpoint or CHECKPOINT_DIR
+    info = read_info(folder)
+    base = base_path(info.config.base)
+    limit = AutoConfig.from_pretrained(base).get_text_config().max_position_embeddings
+    return About(
+        model_name=settings.model_name or info.config.base.path.rstrip("/").rpartition("/")[2],
+        hypernet_sha256=weights_sha256(folder),
+        base=info.base_fingerprint or base,
+        tokenizer_path=base,
+        max_length=settings.engine.max_length or min(limit, LONGEST),
+    )
+
+
+def _key_digests() -> tuple[str, ...]:
+    """Only hashes of the keys travel to the replicas."""
+    keys = [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",")]
+    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys if key)

@@ -1,0 +1,79 @@
+"""The hypernetwork actor: task embeddings in, adapters out, several in one forward pass.
+
+Axes: N adapters, E task embedding, P parameters of one adapter (t2l/lora/flat.py).
+"""
+
+import asyncio
+import io
+import zipfile
+
+import numpy as np
+import torch
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from ray import serve
+from torch import Tensor
+
+from serve.protocol import AdapterRef
+from serve.settings import Settings
+from t2l.checkpoint import load_checkpoint, weights_sha256
+from t2l.embedded import CHECKPOINT_DIR
+from t2l.lora.flat import FlatLayout
+from t2l.text.uniform import in_uniform_batches
+from t2l.text_to_lora import GeneratedAdapter, Origin
+from t2l.train.base import base_path
+
+ROWS = 4
+"""Adapters of one forward pass: few enough that one alone is fast, enough that many share the reading of the heads."""
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512)
+class HyperNetwork:
+    """Any replica gives the same bytes for the same embedding, in whatever company it arrives."""
+
+    def __init__(self, settings: Settings) -> None:
+        folder = settings.checkpoint or CHECKPOINT_DIR
+        checkpoint = load_checkpoint(folder)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._hypernet = checkpoint.model.hypernet.to(self._device)
+        self._layout = FlatLayout(checkpoint.spec)
+        self._origin = Origin(base_path(checkpoint.config.base), checkpoint.config.name, weights_sha256(folder))
+        self._registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "t2l_adapter_generation_seconds", "Time to generate one batch of adapters", registry=self._registry
+        )
+        self._forward(np.zeros((1, self._hypernet.embedding_dim), np.float32))  # the first call of everything is slow
+
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
+    async def generate(self, embeddings: list[np.ndarray]) -> list[np.ndarray]:
+        """One embedding [E] (Serve makes batches of the callers') -> one adapter [P], fp32."""
+        with self._seconds.time():
+            return list(await asyncio.to_thread(self._forward, np.stack(embeddings)))
+
+    async def peft_zip(self, adapter: AdapterRef, description: str) -> bytes:
+        """A zip of the adapter's PEFT folder, which `peft` and vLLM load."""
+        flat_P = await self.generate(adapter.embedding_E)  # type: ignore[arg-type]
+        weights = self._layout.unflatten(torch.from_numpy(flat_P[None]))
+        files = GeneratedAdapter(weights, description, self._origin).files()
+        return await asyncio.to_thread(_zip, adapter.id, files)
+
+    @torch.inference_mode()
+    def _forward(self, embedding_N_E: np.ndarray) -> np.ndarray:
+        inputs_N_E = torch.from_numpy(embedding_N_E).to(self._device)
+
+        def run(batch: list[int]) -> Tensor:
+            return self._layout.flatten(self._hypernet(inputs_N_E[batch])).float()
+
+        return in_uniform_batches(run, [None] * len(inputs_N_E), ROWS).cpu().numpy()
+
+    def metrics(self) -> str:
+        """This replica's figures in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
+
+
+def _zip(folder: str, files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            # A fixed date: the same adapter is the same file.
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}"), content)
+    return buffer.getvalue()
