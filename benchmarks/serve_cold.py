@@ -1,0 +1,116 @@
+"""From a new description to its first token: embedding, generation, transfer, first token; medians over descriptions.
+
+    python benchmarks/serve_cold.py --out benchmarks/results/serve_cold_cpu.json
+
+The real application on a local Ray, quiet. Each description is asked twice over, in two forms that no replica has seen:
+part by part, through the deployments' own handles, and as a client does, over HTTP.
+
+embedding   TextEncoder.embed, as the Gateway calls it
+generation  the hypernetwork's forward pass, by its own clock
+transfer    all else until the LLM's replica has the adapter: two hops of Ray and a copy
+first_token LLM.generate under an adapter that it holds, to its first piece of text
+http        POST /v1/chat/completions with the description, streaming, to the first piece of text
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from serve_load import PORT, Question, ask, questions
+
+from serve.protocol import AdapterRef, GenerateRequest, Sampling
+
+Times = dict[str, float]
+
+
+async def parts(handles: dict[str, DeploymentHandle], question: Question, prompt_ids: list[int]) -> Times:
+    """Milliseconds of each part, for one new description."""
+    start = time.perf_counter()
+    embedding = (await handles["TextEncoder"].embed.remote([question.description]))[0]
+    embedded = time.perf_counter()
+    before = await generation_seconds(handles["HyperNetwork"])
+    adapter = AdapterRef("benchmark", question.description, embedding.vector_E)
+    loaded = await handles["LLM"].load.remote([adapter])
+    generation = await generation_seconds(handles["HyperNetwork"]) - before
+    request = GenerateRequest(question.description, prompt_ids, Sampling(max_tokens=1), adapter)
+    asked = time.perf_counter()
+    async for _ in handles["LLM"].options(stream=True).generate.remote(request):  # type: ignore[union-attr]
+        break
+    seconds = {
+        "embedding": embedded - start,
+        "generation": generation,
+        "transfer": loaded - generation,
+        "first_token": time.perf_counter() - asked,
+    }
+    return {name: value * 1e3 for name, value in seconds.items()}
+
+
+async def generation_seconds(hypernet: DeploymentHandle) -> float:
+    """Time spent in forward passes so far."""
+    lines = (await hypernet.metrics.remote()).splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("t2l_adapter_generation_seconds_sum"))
+
+
+async def measure(asked: list[Question], prompt_ids: list[int]) -> list[Times]:
+    handles = {name: serve.get_deployment_handle(name, "default") for name in ("TextEncoder", "HyperNetwork", "LLM")}
+    found = []
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{PORT}") as session:
+        for question in asked:
+            times = await parts(handles, question, prompt_ids)
+            over_http = await ask(session, Question(f"{question.description} Now.", question.input), True, None)
+            found.append({**times, "http": over_http.first_token_s * 1e3})
+    return found
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    import ray
+    from transformers import AutoTokenizer
+
+    from serve.app import deployment
+    from serve.settings import Settings
+    from t2l.embedded import BASE_DIR
+
+    asked = questions(arguments.descriptions + 5)
+    prompt = [{"role": "user", "content": asked[0].input}]
+    ids = AutoTokenizer.from_pretrained(BASE_DIR).apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]  # type: ignore[index]
+    ray.init(include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"port": PORT})
+    try:
+        serve.run(deployment(Settings()))
+        times = asyncio.run(measure(asked, list(ids)))[5:]  # the first ones warm up
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+    middle = {name: statistics.median(row[name] for row in times) for name in times[0]}
+    return {
+        "benchmark": "serve_cold",
+        "descriptions": len(times),
+        "milliseconds": middle,
+        "generation_and_transfer_ms": statistics.median(row["generation"] + row["transfer"] for row in times),
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "versions": {name: __import__(name).__version__ for name in ("ray", "torch", "transformers")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--descriptions", type=int, default=40)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    arguments = parser.parse_args()
+    line = json.dumps(run(arguments))
+    if arguments.out:
+        arguments.out.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
