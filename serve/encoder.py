@@ -1,15 +1,21 @@
-"""The embedding actor: descriptions in; task embeddings, and how near they are to what T2L was trained on, out."""
+"""The embedding actor: descriptions in; task embeddings, and how near they are to what T2L was trained on, out.
+
+Axes: N texts, E task embedding, D features of the frozen encoder.
+"""
 
 import asyncio
+from pathlib import Path
 
 import torch
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from ray import serve
+from torch import Tensor
 
 from serve.protocol import Embedding
 from serve.settings import Settings
 from t2l import TextToLora
-from t2l.text.nearness import NearnessIndex
+from t2l.embedded import CHECKPOINT_DIR
+from t2l.text.nearness import NearnessIndex, mean_states
 from t2l.text.uniform import in_uniform_batches
 
 ROWS_ON_GPU = 8
@@ -22,11 +28,13 @@ class TextEncoder:
 
     def __init__(self, settings: Settings) -> None:
         self._t2l = TextToLora.from_pretrained(settings.checkpoint)
-        self._nearness = NearnessIndex.of_checkpoint(settings.checkpoint)
+        folder = Path(settings.checkpoint or CHECKPOINT_DIR)
+        self._index = NearnessIndex.load(folder, self._t2l.origin.sha256)
         self._rows = 1 if self._t2l.base.model.device.type == "cpu" else ROWS_ON_GPU
+        self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
-        self._encode([TextToLora.__doc__ or ""])  # the first call of everything is slow
+        self._encode(["Sort the words."])  # the first call of everything is slow
 
     async def embed(self, texts: list[str]) -> list[Embedding]:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
@@ -37,15 +45,21 @@ class TextEncoder:
         with self._seconds.time():
             return await asyncio.to_thread(self._encode, texts)
 
+    @torch.inference_mode()
     def _encode(self, texts: list[str]) -> list[Embedding]:
-        counts = self._t2l.encoder.token_counts(texts)
-        run = lambda batch: self._t2l.embed([texts[i] for i in batch])  # noqa: E731
-        embedding_N_E = in_uniform_batches(run, counts, self._rows).cpu()
-        nearness_N = self._nearness.nearness(embedding_N_E)
-        return [
-            Embedding(vector_E.numpy(), float(nearness), self._nearness.is_far(float(nearness)))
-            for vector_E, nearness in zip(embedding_N_E, nearness_N, strict=True)
-        ]
+        def run(batch: list[int]) -> Tensor:
+            features = self._t2l.encoder.encode([texts[i] for i in batch])
+            vectors = self._t2l.model.embed(features.states_N_T_D, features.mask_N_T)
+            return torch.cat([vectors, mean_states(features)], dim=1)
+
+        both = in_uniform_batches(run, self._t2l.encoder.token_counts(texts), self._rows).cpu()
+        embedding_N_E, states_N_D = both.split([self._embedding_dim, both.shape[1] - self._embedding_dim], dim=1)
+        if self._index is None:
+            return [Embedding(vector_E.numpy(), None, far=False) for vector_E in embedding_N_E]
+        nearness_N = self._index.nearness(states_N_D)
+        far_N = self._index.is_far(nearness_N)
+        rows = zip(embedding_N_E, nearness_N.tolist(), far_N.tolist(), strict=True)
+        return [Embedding(vector_E.numpy(), nearness, far) for vector_E, nearness, far in rows]
 
     def metrics(self) -> str:
         """This replica's figures in Prometheus' text format."""

@@ -5,7 +5,7 @@ Adapters come from the hypernetwork actor, in memory, when this replica lacks th
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 
 import torch
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,7 +18,7 @@ from serve.cache import AdapterCache
 from serve.engine import EngineRequest, EngineStats
 from serve.engine.batching import BatchingEngine
 from serve.llm_metrics import LLMCollector
-from serve.protocol import AdapterRef, Delta, EngineError, GenerateRequest
+from serve.protocol import AdapterRef, Delta, GenerateRequest
 from serve.settings import Settings
 from t2l import TextToLora
 

@@ -42,7 +42,8 @@ class Embedding:
     """What TextEncoder says of a description: its task embedding [E], and its similarity to what T2L was trained on."""
 
     vector_E: np.ndarray
-    nearness: float
+    nearness: float | None
+    """None where the checkpoint has no index of its training descriptions."""
     far: bool
     """Nearness is below the calibrated threshold: the adapter may not do what the text says."""
 

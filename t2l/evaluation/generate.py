@@ -59,7 +59,7 @@ def _generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], max_new_tokens: int
 ) -> Tensor:
     """New tokens [B, <= max_new_tokens]; a row that has ended is filled up with padding."""
-    width, ends = max(map(len, ids)), _end_tokens(model, tokenizer)
+    width, ends = max(map(len, ids)), end_tokens(model, tokenizer)
     pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     # Padded here, not by the tokenizer: many have no padding token, and generation wants it on the left.
     input_ids_B_T = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids])
@@ -76,7 +76,7 @@ def _generate(
     return output[:, width:]
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Everything that ends an answer: the tokenizer's end token and those of the model's own generation settings."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     listed = own if isinstance(own, list) else [own]

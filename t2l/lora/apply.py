@@ -6,7 +6,7 @@ B for every token (512 MiB for one A at batch 8, length 512).
 Legend: n adapters, k rows per adapter, t tokens of a row, r rank, i in_features, o out_features.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -93,7 +93,7 @@ class PerRowLora(nn.Module):
 
         They are cast to the model's dtype and device once, here. Raises SpecMismatchError for another spec.
         """
-        return self._installed(None if weights is None else self._pairs(weights))
+        return self.installed(None if weights is None else self.pairs(weights))
 
     def enable_activation_checkpointing(self, every_n_layers: int = 1) -> None:
         """Keep no activations inside decoder layers; recompute them in the backward pass (training mode).
@@ -103,7 +103,7 @@ class PerRowLora(nn.Module):
         """
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self._installed([layer.pair for layer in self._layers])
+            return nullcontext(), self.installed([layer.pair for layer in self._layers])
 
         def recomputed(function: Callable[..., Any], *args: Any) -> Any:
             if torch.compiler.is_compiling():  # the graph holds the adapters as inputs, and takes no contexts
@@ -113,8 +113,12 @@ class PerRowLora(nn.Module):
         # transformers' public switch passes arguments to `checkpoint`, but lets nobody choose by `is_compiling`
         self.model._set_gradient_checkpointing(True, recomputed, every_n_layers)
 
-    def _pairs(self, weights: LoraWeights) -> list[Pair | None]:
-        """A and B of every layer in the order of `_layers`."""
+    def pairs(self, weights: LoraWeights) -> Sequence[Pair | None]:
+        """A and B of every layer, for `installed`: whoever installs the same adapters often prepares them once.
+
+        Adapters in the model's dtype and on its device are not copied: the pairs follow what is written into them.
+        Raises SpecMismatchError for another spec.
+        """
         weights.spec.check_matches(self.spec, "the adapter", "the model's LoRA layers")
         weight = self._layers[0].weight
         cast_weights = weights.to(weight.device, _compute_dtype(self.model, weight.device))
@@ -125,7 +129,8 @@ class PerRowLora(nn.Module):
         return pairs
 
     @contextmanager
-    def _installed(self, pairs: list[Pair | None] | None) -> Iterator[None]:
+    def installed(self, pairs: Sequence[Pair | None] | None) -> Iterator[None]:
+        """`adapters` that `pairs` has prepared; None: the base model."""
         previous = [layer.pair for layer in self._layers]
         self._install(pairs or [None] * len(self._layers))
         try:
@@ -133,7 +138,7 @@ class PerRowLora(nn.Module):
         finally:
             self._install(previous)
 
-    def _install(self, pairs: list[Pair | None]) -> None:
+    def _install(self, pairs: Sequence[Pair | None]) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
             layer.pair = pair
 

@@ -1,0 +1,99 @@
+"""Routes of /v1/chat/completions and /v1/completions, as OpenAI's, for the base model and its adapters."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from serve.api.answers import ChatChunk, ChatCompletion, TextCompletion
+from serve.api.errors import ApiError
+from serve.api.generation import Generation
+from serve.api.json_body import JsonRoute
+from serve.api.limits import check_generation
+from serve.api.replies import ChatReply, Reply, TextReply
+from serve.api.requests import ChatBody, CompletionBody, GenerationBody
+from serve.api.services import Services, Tenant, TheServices
+from serve.api.sse import EventStreamResponse, event_stream
+from serve.protocol import ADAPTER_ID, GenerateRequest, Sampling
+from serve.store import AdapterEntry
+
+router = APIRouter(prefix="/v1", tags=["completions"], route_class=JsonRoute)
+COMPLETION_TOKENS = 16
+"""OpenAI's default of max_tokens for completions; a chat may use all the room there is."""
+
+
+def _or_events(whole: type, chunk: type) -> dict[int | str, dict[str, Any]]:
+    events = {"type": "string", "description": f"Events `data: {chunk.__name__}`, then `data: [DONE]`"}
+    return {200: {"model": whole, "content": {"text/event-stream": {"schema": events}}}}
+
+
+@router.post("/chat/completions", operation_id="chat", responses=_or_events(ChatCompletion, ChatChunk))
+async def chat(body: ChatBody, services: TheServices, tenant: Tenant) -> Response:
+    """Answer a conversation, with the base model or an adapter of it."""
+    check_generation(body, services.limits)
+    prompt = await services.prompts.chat(body.messages)
+    asked = body.max_completion_tokens or body.max_tokens
+    room = services.prompts.max_tokens(prompt, asked, services.limits.max_tokens)
+    adapter = await _adapter(body, services, tenant)
+    reply = ChatReply(services.about.model_name, adapter)
+    return await _answer(body, reply, [(prompt, room)], adapter, services, tenant)
+
+
+@router.post("/completions", operation_id="complete", responses=_or_events(TextCompletion, TextCompletion))
+async def complete(body: CompletionBody, services: TheServices, tenant: Tenant) -> Response:
+    """Continue raw text, with the base model or an adapter of it."""
+    check_generation(body, services.limits)
+    prompts = [await services.prompts.text(text) for text in body.prompts]
+    most = services.limits.max_tokens if body.max_tokens else COMPLETION_TOKENS
+    with_room = [(prompt, services.prompts.max_tokens(prompt, body.max_tokens, most)) for prompt in prompts]
+    adapter = await _adapter(body, services, tenant)
+    reply = TextReply(services.about.model_name, adapter)
+    return await _answer(body, reply, with_room, adapter, services, tenant)
+
+
+async def _adapter(body: GenerationBody, services: Services, tenant: str) -> AdapterEntry | None:
+    """The adapter that the request names or describes; None: the base model alone. Raises ApiError."""
+    base, task = services.about.model_name, body.task_description
+    if body.model == base:
+        if task is None:
+            return None
+        return (await services.catalog.describe(tenant, [task], wait=False)).entries[0]
+    if not ADAPTER_ID.fullmatch(body.model):
+        raise ApiError(404, f"no such model: use {base!r} or an adapter's id", param="model", code="model_not_found")
+    if task is not None:
+        raise ApiError(400, f"task_description goes with the base model {base!r}, not with an adapter", param="model")
+    return await services.catalog.get(tenant, body.model)
+
+
+async def _answer(
+    body: GenerationBody,
+    reply: Reply,
+    prompts: list[tuple[list[int], int]],
+    adapter: AdapterEntry | None,
+    services: Services,
+    tenant: str,
+) -> Response:
+    """prompts: token ids, and how many more there may be. Choices are numbered prompt by prompt, as OpenAI does."""
+    ref = None if adapter is None else adapter.ref(tenant)
+    requests = [
+        GenerateRequest(f"{reply.id}-{number}-{choice}", prompt, _sampling(body, max_tokens, choice), ref)
+        for number, (prompt, max_tokens) in enumerate(prompts)
+        for choice in range(body.choices)
+    ]
+    generation = Generation(requests, sum(len(prompt) for prompt, _ in prompts), services.metrics)
+    if body.stream:
+        chunks = reply.chunks(generation.batches(services.backends), generation.usage, body.wants_usage)
+        return await EventStreamResponse.begin(event_stream(chunks))
+    answers = await generation.whole(services.backends)
+    whole = reply.whole(answers, generation.usage)
+    return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+def _sampling(body: GenerationBody, max_tokens: int, choice: int) -> Sampling:
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=body.temperature or 0.0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=None if body.seed is None else body.seed + choice,
+        stop=body.stops,
+        ignore_eos=body.ignore_eos,
+    )

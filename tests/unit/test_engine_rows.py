@@ -1,0 +1,129 @@
+"""Rows that join, leave and move say token by token what transformers says of each of them alone."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lora_models import FAMILIES, SHAPE, random_weights, tokens
+from transformers import LlamaConfig
+
+from serve.engine.kv import AttentionMasks
+from serve.engine.rows import RowBatch
+from serve.protocol import Sampling
+from t2l.errors import ConfigError
+from t2l.lora import LoraSpec
+from t2l.lora.apply import PerRowLora
+from t2l.lora.flat import FlatLayout
+
+WINDOW, NEW, ADAPTERS = 5, 9, 3
+KINDS = {
+    "llama": {},
+    "mistral": {"sliding_window": WINDOW},
+    "gemma2": {"sliding_window": WINDOW},  # every other layer, and its logits are capped
+    "qwen3": {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+}
+prompt_lengths = st.integers(1, 3 * WINDOW)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request of this many tokens, under adapter number `adapter`; None: the base model's."""
+
+    length: int
+    adapter: int | None
+    arrival: int
+    new: int
+
+
+cases = st.builds(
+    Case, prompt_lengths, st.sampled_from([None, *range(ADAPTERS)]), st.integers(0, 2 * NEW), st.integers(1, NEW)
+)
+
+
+@cache
+def base(family: str, attention: str = "eager") -> tuple[PerRowLora, torch.Tensor]:
+    """A model with its windows small, and flat adapters for it."""
+    config_class, model_class = FAMILIES[family]
+    torch.manual_seed(0)
+    config = config_class(**SHAPE, **KINDS[family], attn_implementation=attention, initializer_range=0.3)
+    spec = LoraSpec.from_config(config, ["q_proj", "k_proj", "v_proj", "down_proj"], rank=3)
+    lora = PerRowLora(model_class(config).double().eval(), spec)
+    return lora, FlatLayout(spec).flatten(random_weights(spec, ADAPTERS))
+
+
+@cache
+def alone(family: str, length: int, adapter: int | None) -> list[int]:
+    """transformers' own greedy answer."""
+    lora, flat = base(family)
+    weights = None if adapter is None else FlatLayout(lora.spec).unflatten(flat[adapter : adapter + 1])
+    with lora.adapters(weights), torch.no_grad():
+        output = lora.model.generate(tokens(1, length, seed=length), max_new_tokens=NEW, do_sample=False)  # type: ignore[operator]
+    return output[0, length:].tolist()
+
+
+def run(family: str, requests: list[Case], rows: int, attention: str = "eager") -> list[list[int]]:
+    """Each request joins at its step of arrival, or at the first later one at which a row is free."""
+    lora, flat = base(family, attention)
+    batch, running = RowBatch(lora, rows, 64), list[int]()
+    said = [list[int]() for _ in requests]
+    waiting = sorted(range(len(requests)), key=lambda i: requests[i].arrival)
+    step = 0
+    with torch.inference_mode():
+        while waiting or running:
+            prompts = []
+            while waiting and len(running) < rows and requests[waiting[0]].arrival <= step:
+                running.append(waiting.pop(0))
+                case = requests[running[-1]]
+                prompts.append(tokens(1, case.length, seed=case.length)[0].tolist())
+                adapter = None if case.adapter is None else flat[case.adapter]
+                batch.join(prompts[-1], adapter, Sampling(case.new), case.new)
+            if prompts:
+                batch.read(prompts)
+            if running:
+                for i, token in zip(running, batch.step(), strict=True):
+                    said[i].append(token)
+            for row in reversed(range(len(running))):
+                if len(said[running[row]]) == requests[running[row]].new:
+                    batch.leave(row)
+                    running[row] = running[-1]
+                    running.pop()
+            step += 1
+    assert len(batch) == 0
+    return said
+
+
+@pytest.mark.parametrize("family", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(st.lists(cases, min_size=1, max_size=7), st.integers(1, 4))
+def test_any_schedule_gives_what_transformers_gives(family: str, requests: list[Case], rows: int) -> None:
+    expected = [alone(family, case.length, case.adapter)[: case.new] for case in requests]
+    assert run(family, requests, rows) == expected
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+def test_torchs_fused_attention_takes_the_same_masks(family: str) -> None:
+    requests = [Case(length, length % ADAPTERS, length % 4, NEW) for length in (1, 4, 9, 15, 2)]
+    assert run(family, requests, 3, "sdpa") == [alone(family, case.length, case.adapter) for case in requests]
+
+
+def test_adapters_and_windows_matter() -> None:
+    """Otherwise the tests above would prove little."""
+    for family in KINDS:
+        assert len({tuple(alone(family, 12, adapter)) for adapter in (None, *range(ADAPTERS))}) == 1 + ADAPTERS
+    lora, _ = base("mistral")
+    within = alone("mistral", 12, 0)
+    window, lora.model.config.sliding_window = lora.model.config.sliding_window, 64
+    alone.cache_clear()
+    assert alone("mistral", 12, 0) != within
+    lora.model.config.sliding_window = window
+    alone.cache_clear()
+
+
+def test_unknown_layers_are_refused() -> None:
+    config = LlamaConfig()
+    config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(ConfigError, match="linear_attention"):
+        AttentionMasks(config)
