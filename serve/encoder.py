@@ -22,7 +22,9 @@ ROWS_ON_GPU = 8
 """On a CPU a batch is no faster than its texts one by one."""
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512)
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512, logging_config={"enable_access_log": False}
+)
 class TextEncoder:
     """Any replica gives the same bits for the same text, in whatever company it arrives."""
 

@@ -18,7 +18,9 @@ from serve.settings import Settings
 from serve.store import AdapterEntry, AdapterStore
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.25}, max_ongoing_requests=10_000)
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=10_000, logging_config={"enable_access_log": False}
+)
 @serve.ingress()
 class Gateway:
     """Tokenises, knows tenants and their adapters, answers HTTP. Replicas share what they know."""

@@ -26,7 +26,9 @@ ROWS = 4
 """Adapters of one forward pass: few enough that one alone is fast, enough that many share the reading of the heads."""
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512)
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512, logging_config={"enable_access_log": False}
+)
 class HyperNetwork:
     """Any replica gives the same bytes for the same embedding, in whatever company it arrives."""
 

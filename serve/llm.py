@@ -28,7 +28,9 @@ LONGEST_PAUSE = 0.1
 token of a lone stream is sent at once, two hundred streams get several tokens ten times a second."""
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=10_000)
+@serve.deployment(
+    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=10_000, logging_config={"enable_access_log": False}
+)
 class LLM:
     """Streams answers; keeps adapters in host memory behind the engine's slots."""
 

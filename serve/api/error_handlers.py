@@ -32,8 +32,12 @@ def invalid_request(error: RequestValidationError) -> ApiError:
 def add_error_handlers(app: FastAPI) -> None:
     """Everything that the app refuses or fails at leaves in OpenAI's shape."""
 
-    async def on_http(_: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        path = getattr(request.scope.get("route"), "path_format", None)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and path is not None:
+            # Starlette names only the methods of the first route that has this path.
+            error.headers = {"Allow": ", ".join(method.upper() for method in app.openapi()["paths"][path])}
         return error_response(error)
 
     async def on_validation(_: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.protocol import ADAPTER_ID
 
+MAX_SEED = 2**63 - 1
 _Zero = Annotated[float, Field(ge=0, le=0)]
 _EmptyList = Annotated[list[Any], Field(max_length=0)]
 _EmptyObject = Annotated[dict[str, Any], Field(max_length=0)]
@@ -57,7 +58,7 @@ class GenerationBody(_Accepted, _Neutral):
     temperature: float | None = Field(default=None, ge=0, le=2, description="Default 0: the most probable answer.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Default 1.")
     seed: int | None = Field(
-        default=None, ge=-(2**63), le=2**63 - 1, description="Choice i is drawn with seed + i; default: unpredictable."
+        default=None, ge=-(2**63), le=MAX_SEED, description="Choice i is drawn with seed + i; default: unpredictable."
     )
     stop: _NotEmpty | Annotated[list[_NotEmpty], Field(min_length=1)] | None = Field(
         default=None, description="Strings before which the answer ends."
@@ -123,7 +124,7 @@ class ChatBody(GenerationBody, _NeutralInChat):
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)] = Field(
+    prompt: _NotEmpty | Annotated[list[_NotEmpty], Field(min_length=1)] = Field(
         description="Raw text; several are answered independently, prompt by prompt."
     )
     logprobs: None = None

@@ -100,7 +100,7 @@ class BatchingEngine:
         with self._changed:
             self._check_alive()
             if len(self._waiting) >= self._settings.max_waiting + self._free_rows():
-                raise BusyError(f"{len(self._waiting)} requests wait already: try again later")
+                raise BusyError(f"{self._settings.max_waiting} requests wait already: try again later")
             self._waiting.append(request)
             self._changed.notify()
 

@@ -7,8 +7,8 @@ from serve.ui.client import Adapter, PageError, sentence
 
 def made_card(adapter: Adapter) -> str:
     """How long it took and how near it is; a warning, visibly different, if it is far from anything known."""
-    facts = [] if adapter.seconds is None else [f"made in {1000 * adapter.seconds:.0f} ms"]
-    if adapter.nearness is not None:
+    facts = ["made before" if adapter.seconds is None else f"made in {1000 * adapter.seconds:.0f} ms"]
+    if adapter.nearness is not None and adapter.warning is None:  # a warning says it
         facts.append(f"nearness {adapter.nearness:.2f}")
     kind, title, warning = "made", "✓ Adapter ready", ""
     if adapter.warning is not None:

@@ -11,7 +11,7 @@ import httpx
 import openai
 
 MAX_TOKENS = 256
-REFRESH_S = 0.05
+REFRESH_S = 0.03
 """The page is told of new text this often, not once a token."""
 RETRY_S = 1.0
 
@@ -76,7 +76,8 @@ class ApiClient:
         with self._failures():
             body = {"descriptions": [description]}
             made = (await self._api.post("/adapters", cast_to=httpx.Response, body=body)).json()
-        return _adapter(made["data"][0], sum(made["seconds"].values()))
+        seconds = made["seconds"]
+        return _adapter(made["data"][0], seconds["encode"] + seconds["generate"] if seconds["encode"] else None)
 
     async def archive(self, id: str) -> bytes:
         """The zip of an adapter's PEFT folder. Raises PageError."""

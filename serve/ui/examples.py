@@ -18,5 +18,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def inputs_for(description: str) -> tuple[str, ...]:
-    """Those that fit an example; for a description of the reader's own, one of each kind."""
-    return EXAMPLES.get(description, (_WORDS[0], _NUMBERS[0], _REVIEWS[0]))
+    """Those that fit an example; for a description of the reader's own, one of each kind.
+
+    The API ends a description with a full stop, if there is none.
+    """
+    return EXAMPLES.get(description.removesuffix("."), (_WORDS[0], _NUMBERS[0], _REVIEWS[0]))

@@ -1,6 +1,7 @@
 """The page: describe a task, make its adapter, ask the base model and the adapted one the same thing."""
 
 from collections.abc import AsyncGenerator, Iterable
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -82,11 +83,13 @@ class Page:
         asking = self._text.submit(
             self._ask, [self._session, self._text, *panels], [self._text, *panels], show_progress="hidden"
         )
-        make = [self._make_button.click, self._description.submit]
         self.blocks.load(self._load, self._session, view, show_progress="hidden")
-        gr.on(make, self._make, [self._session, self._description, *panels], view, cancels=[asking])
-        self._picker.input(self._choose, [self._session, self._picker, *panels], view, cancels=[asking])
-        self._clear.click(lambda: ([], []), None, panels, cancels=[asking])
+        # First the answers stop, then the panels change: at once, a late word could land in another adapter's chat.
+        stop = partial(gr.on, fn=None, cancels=[asking], queue=False)
+        make = stop([self._make_button.click, self._description.submit])
+        make.then(self._make, [self._session, self._description, *panels], view)
+        stop(self._picker.input).then(self._choose, [self._session, self._picker, *panels], view)
+        stop(self._clear.click).then(lambda: ([], []), None, panels)
         self._examples.click(_text_of, self._examples, self._description)
         self._inputs.click(_text_of, self._inputs, self._text)
 
@@ -108,7 +111,9 @@ class Page:
         session.add(adapter)
         return _view(session)
 
-    def _choose(self, session: Session, id: str, base: Chat, adapted: Chat) -> list[Any]:
+    def _choose(self, session: Session, id: str, base: Chat, adapted: Chat) -> Any:
+        if id == session.chosen:  # Gradio's dropdown may say it twice
+            return gr.skip()
         session.leave(base, adapted)
         session.chosen = id
         return _view(session)

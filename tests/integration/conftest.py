@@ -48,7 +48,7 @@ def server(cluster: str) -> Iterator[Server]:
     """The real application on the shipped checkpoint; few rows and fewer slots, so that requests queue and evict."""
     settings = Settings(
         engine=EngineSettings(rows=16, adapter_slots=4, host_cache_mb=8),
-        timeouts=Timeouts(encode_s=4.0),
+        timeouts=Timeouts(encode_s=25.0),  # longer than a replica takes to come back, shorter than a test
     )
     with running(settings) as server:
         yield server

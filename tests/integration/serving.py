@@ -17,14 +17,13 @@ from ray import serve
 from serve.app import deployment
 from serve.settings import Settings
 
-APP = "t2l"
-
 
 @dataclass(frozen=True)
 class Server:
     """A running application: where it listens, and its replicas."""
 
     url: str
+    app: str = "t2l"
 
     @property
     def client(self) -> openai.OpenAI:
@@ -36,7 +35,7 @@ class Server:
 
     def replicas(self, name: str) -> list[str]:
         """Names of the actors of a deployment."""
-        prefix = f"SERVE_REPLICA::{APP}#{name}#"
+        prefix = f"SERVE_REPLICA::{self.app}#{name}#"
         actors = ray.util.list_named_actors(all_namespaces=True)
         return [actor["name"] for actor in actors if actor["name"].startswith(prefix)]
 
@@ -48,7 +47,7 @@ class Server:
     @contextmanager
     def stalled(self, name: str) -> Iterator[None]:
         """The deployment's processes stand still meanwhile."""
-        title = f"ServeReplica:{APP}:{name}"
+        title = f"ServeReplica:{self.app}:{name}"
         processes = [p for p in psutil.process_iter(["cmdline"]) if title in " ".join(p.info["cmdline"] or [])]
         assert processes, f"no process is called {title}"
         for process in processes:
@@ -78,8 +77,20 @@ def running(settings: Settings) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     serve.start(http_options={"port": port})
-    serve.run(deployment(settings), name=APP)
     server = Server(f"http://127.0.0.1:{port}")
+    serve.run(deployment(settings), name=server.app)
     server.wait_until_ready()
     yield server
     serve.shutdown()
+
+
+def ask(server: Server, description: str | None, text: str, max_tokens: int = 32) -> str:
+    """A greedy answer, under the adapter of a description or from the base model."""
+    reply = server.client.chat.completions.create(
+        model="embedded",
+        messages=[{"role": "user", "content": text}],
+        max_tokens=max_tokens,
+        temperature=0,
+        extra_body={} if description is None else {"task_description": description},
+    )
+    return reply.choices[0].message.content or ""

@@ -188,7 +188,8 @@ def test_descriptions_are_bounded_in_number_and_length(client: TestClient) -> No
 
 
 def test_unknown_methods_and_query_values(client: TestClient) -> None:
-    assert "POST" in client.get("/v1/chat/completions").headers["Allow"]
+    assert client.get("/v1/chat/completions").headers["Allow"] == "POST"
+    assert client.put("/v1/adapters").headers["Allow"] == "POST, GET"
     error(client.get("/v1/chat/completions"), 405)
     for query in ("limit=0", "limit=1001", "limit=x", "after=x"):
         error(client.get(f"/v1/adapters?{query}"), 400)
@@ -216,6 +217,7 @@ def test_the_document_declares_limits_errors_and_keys(client: TestClient, locked
     schemas = document["components"]["schemas"]
     assert schemas["ChatBody"]["properties"]["n"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 3}
     assert schemas["ChatBody"]["properties"]["max_completion_tokens"]["anyOf"][0]["maximum"] == 32
+    assert schemas["ChatBody"]["properties"]["seed"]["anyOf"][0]["maximum"] == 2**63 - 1
     assert schemas["AdapterBody"]["properties"]["descriptions"]["maxItems"] == 2
     assert schemas["AdapterBody"]["properties"]["descriptions"]["items"]["maxLength"] == 50
     for path in document["paths"].values():

@@ -18,14 +18,14 @@ from t2l.lora import LoraSpec
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
 
-WINDOW, NEW, ADAPTERS = 5, 9, 3
+WINDOW, NEW, ADAPTERS = 5, 9, 2
 KINDS = {
     "llama": {},
     "mistral": {"sliding_window": WINDOW},
     "gemma2": {"sliding_window": WINDOW},  # every other layer, and its logits are capped
-    "qwen3": {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    "qwen3": {"sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 1},
 }
-prompt_lengths = st.integers(1, 3 * WINDOW)
+prompt_lengths = st.sampled_from([1, 2, WINDOW, 2 * WINDOW, 3 * WINDOW])
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ cases = st.builds(
 
 
 @cache
-def base(family: str, attention: str = "eager") -> tuple[PerRowLora, torch.Tensor]:
-    """A model with its windows small, and flat adapters for it."""
+def base(family: str, attention: str = "eager", **settings: int) -> tuple[PerRowLora, torch.Tensor]:
+    """A model with a small window, and flat adapters for it."""
     config_class, model_class = FAMILIES[family]
     torch.manual_seed(0)
-    config = config_class(**SHAPE, **KINDS[family], attn_implementation=attention, initializer_range=0.3)
+    config = config_class(**SHAPE, **{**KINDS[family], **settings}, attn_implementation=attention)
     spec = LoraSpec.from_config(config, ["q_proj", "k_proj", "v_proj", "down_proj"], rank=3)
     lora = PerRowLora(model_class(config).double().eval(), spec)
     return lora, FlatLayout(spec).flatten(random_weights(spec, ADAPTERS))
 
 
 @cache
-def alone(family: str, length: int, adapter: int | None) -> list[int]:
+def alone(family: str, length: int, adapter: int | None, **settings: int) -> list[int]:
     """transformers' own greedy answer."""
-    lora, flat = base(family)
+    lora, flat = base(family, **settings)
     weights = None if adapter is None else FlatLayout(lora.spec).unflatten(flat[adapter : adapter + 1])
     with lora.adapters(weights), torch.no_grad():
         output = lora.model.generate(tokens(1, length, seed=length), max_new_tokens=NEW, do_sample=False)  # type: ignore[operator]
@@ -96,7 +96,7 @@ def run(family: str, requests: list[Case], rows: int, attention: str = "eager") 
 
 
 @pytest.mark.parametrize("family", KINDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(cases, min_size=1, max_size=7), st.integers(1, 4))
 def test_any_schedule_gives_what_transformers_gives(family: str, requests: list[Case], rows: int) -> None:
     expected = [alone(family, case.length, case.adapter)[: case.new] for case in requests]
@@ -112,14 +112,9 @@ def test_torchs_fused_attention_takes_the_same_masks(family: str) -> None:
 def test_adapters_and_windows_matter() -> None:
     """Otherwise the tests above would prove little."""
     for family in KINDS:
-        assert len({tuple(alone(family, 12, adapter)) for adapter in (None, *range(ADAPTERS))}) == 1 + ADAPTERS
-    lora, _ = base("mistral")
-    within = alone("mistral", 12, 0)
-    window, lora.model.config.sliding_window = lora.model.config.sliding_window, 64
-    alone.cache_clear()
-    assert alone("mistral", 12, 0) != within
-    lora.model.config.sliding_window = window
-    alone.cache_clear()
+        assert len({tuple(alone(family, 15, adapter)) for adapter in (None, *range(ADAPTERS))}) == 1 + ADAPTERS
+        if KINDS[family]:
+            assert alone(family, 15, 0) != alone(family, 15, 0, sliding_window=64)
 
 
 def test_unknown_layers_are_refused() -> None:

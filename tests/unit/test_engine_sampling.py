@@ -12,8 +12,10 @@ from serve.protocol import Sampling
 VOCAB, LENGTH = 50, 40
 LAST_BELOW_ONE = 1 - 2**-24  # the largest number that torch.rand gives
 
-probabilities = st.lists(st.integers(0, 20), min_size=2, max_size=12).filter(any).map(
-    lambda counts: torch.tensor([counts], dtype=torch.float32) / sum(counts)
+probabilities = (
+    st.lists(st.integers(0, 20), min_size=2, max_size=12)
+    .filter(any)
+    .map(lambda counts: torch.tensor([counts], dtype=torch.float32) / sum(counts))
 )
 
 
@@ -28,9 +30,7 @@ def logits(rows: int, seed: int = 0) -> Tensor:
 def walk(ours: Sampler, row: int, company: int, steps: int = LENGTH) -> list[int]:
     """What a row says when every row sees the same logits."""
     positions = torch.zeros(company, dtype=torch.long)
-    return [
-        int(ours.sample(logits(1, step).expand(company, -1), positions + step)[row]) for step in range(steps)
-    ]
+    return [int(ours.sample(logits(1, step).expand(company, -1), positions + step)[row]) for step in range(steps)]
 
 
 @given(probabilities, st.floats(0, 1))

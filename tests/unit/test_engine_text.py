@@ -10,7 +10,11 @@ from tokenizers.models import BPE
 from serve.engine.text import AnswerText, Detokenizer, StopStrings
 
 BYTES = tiny_tokenizer().backend_tokenizer
-END = BYTES.token_to_id("<|end|>")
+
+
+def ids_of(tokenizer: Tokenizer, *pieces: str) -> list[int]:
+    ids = [tokenizer.token_to_id(piece) for piece in pieces]
+    return [token for token in ids if token is not None]
 
 
 def sentencepiece() -> Tokenizer:
@@ -27,7 +31,7 @@ SENTENCEPIECE = sentencepiece()
 
 
 def byte_ids(text: str) -> list[int]:
-    return [SENTENCEPIECE.token_to_id(f"<0x{byte:02X}>") for byte in text.encode()]
+    return ids_of(SENTENCEPIECE, *(f"<0x{byte:02X}>" for byte in text.encode()))
 
 
 def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
@@ -58,14 +62,14 @@ def test_byte_tokens_that_form_no_text_do_no_harm(ids: list[int]) -> None:
     text = Detokenizer(SENTENCEPIECE)
     for token in ids:
         text.push(token)
-    clear = [SENTENCEPIECE.token_to_id("▁a"), SENTENCEPIECE.token_to_id("▁b")]
+    clear = ids_of(SENTENCEPIECE, "▁a", "▁b")
     assert "".join(text.push(token) for token in clear).endswith(" a b" if ids else "a b")
 
 
 def test_spaces_between_words_survive_and_special_tokens_do_not_show() -> None:
-    ids = [SENTENCEPIECE.token_to_id(piece) for piece in ("▁a", "b", "▁b", "▁a")]
+    ids = ids_of(SENTENCEPIECE, "▁a", "b", "▁b", "▁a")
     assert streamed(SENTENCEPIECE, ids) == ["a", "b", " b", " a", ""]
-    assert streamed(BYTES, [*BYTES.encode("hi").ids, END]) == ["h", "i", "", ""]
+    assert streamed(BYTES, [*BYTES.encode("hi").ids, *ids_of(BYTES, "<|end|>")]) == ["h", "i", "", ""]
 
 
 def up_to_stop(text: str, stop: list[str]) -> str:
