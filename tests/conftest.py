@@ -1,1 +1,31 @@
-"""Makes the helper modules of this folder importable from all tests."""
+"""Makes the helper modules of this folder importable from all tests; one local Ray and one server for all of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from serving import Server, running
+
+from serve.settings import EngineSettings, Settings, Timeouts
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """Its address, for RAY_ADDRESS; in this process Ray is initialised."""
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for `serve`, on every worker
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def server(cluster: str) -> Iterator[Server]:
+    """The real application on the shipped checkpoint; few rows and fewer slots, so that requests queue and evict."""
+    settings = Settings(
+        engine=EngineSettings(rows=16, adapter_slots=4, host_cache_mb=8),
+        timeouts=Timeouts(encode_s=25.0),  # longer than a replica takes to come back, shorter than a test
+    )
+    with running(settings) as server:
+        yield server

@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve.api.errors import ApiError
-from serve.api.requests import MAX_SEED, AdapterBody, ChatBody, CompletionBody, GenerationBody
+from serve.api.requests import MAX_SEED, MIN_SEED, AdapterBody, ChatBody, CompletionBody, GenerationBody
 from serve.settings import Limits
 
 
@@ -30,7 +30,6 @@ def check_descriptions(body: AdapterBody, limits: Limits) -> None:
 def declare_limits(document: dict[str, Any], limits: Limits) -> None:
     """Put the limits into an OpenAPI document, where clients can read them."""
     numbers = {"n": limits.n, "max_tokens": limits.max_tokens, "max_completion_tokens": limits.max_tokens}
-    numbers["seed"] = MAX_SEED  # FastAPI writes it as a float, which is one too many
     items = {"stop": limits.stop, "prompt": limits.n, "descriptions": limits.descriptions}
     lengths = {"task_description": limits.description_characters, "descriptions": limits.description_characters}
     for body in (ChatBody, CompletionBody, AdapterBody):
@@ -38,6 +37,8 @@ def declare_limits(document: dict[str, Any], limits: Limits) -> None:
             for schema in field.get("anyOf", [field]):
                 if schema.get("type") == "integer" and name in numbers:
                     schema["maximum"] = numbers[name]
+                if schema.get("type") == "integer" and name == "seed":
+                    schema |= {"minimum": MIN_SEED, "maximum": MAX_SEED}  # FastAPI writes floats, which are rounded
                 if schema.get("type") == "array" and name in items:
                     schema["maxItems"] = items[name]
                     if name in lengths:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.protocol import ADAPTER_ID
 
-MAX_SEED = 2**63 - 1
+MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 _Zero = Annotated[float, Field(ge=0, le=0)]
 _EmptyList = Annotated[list[Any], Field(max_length=0)]
 _EmptyObject = Annotated[dict[str, Any], Field(max_length=0)]
@@ -58,7 +58,7 @@ class GenerationBody(_Accepted, _Neutral):
     temperature: float | None = Field(default=None, ge=0, le=2, description="Default 0: the most probable answer.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Default 1.")
     seed: int | None = Field(
-        default=None, ge=-(2**63), le=MAX_SEED, description="Choice i is drawn with seed + i; default: unpredictable."
+        default=None, ge=MIN_SEED, le=MAX_SEED, description="Choice i is drawn with seed + i; default: unpredictable."
     )
     stop: _NotEmpty | Annotated[list[_NotEmpty], Field(min_length=1)] | None = Field(
         default=None, description="Strings before which the answer ends."

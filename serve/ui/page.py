@@ -105,6 +105,8 @@ class Page:
     async def _make(self, session: Session, description: str, base: Chat, adapted: Chat) -> list[Any]:
         session.leave(base, adapted)
         try:
+            if not description.strip():
+                raise PageError("There is no description: write what the model shall do.")
             adapter = await self._client.make(description)
         except PageError as failure:
             return _view(session, failed_card(failure))

@@ -209,11 +209,12 @@ def test_it_fits_a_narrow_window(chat: ChatPage) -> None:
     chat.screenshot("narrow")
 
 
-def test_a_refusal_is_a_sentence(chat: ChatPage) -> None:
-    chat.description.fill("x" * 100_000)
+@pytest.mark.parametrize(("description", "sentence"), [(" ", "There is no description"), ("x" * 100_000, "100,?000")])
+def test_a_refusal_is_a_sentence(chat: ChatPage, description: str, sentence: str) -> None:
+    chat.description.fill(description)
     chat.page.get_by_role("button", name="Make the adapter").click()
     expect(chat.card).to_have_class(re.compile("failed"))
-    expect(chat.card).to_contain_text(re.compile("100,?000"))
+    expect(chat.card).to_contain_text(re.compile(sentence))
     expect(chat.page.get_by_text("Traceback")).to_have_count(0)
 
 

@@ -1,5 +1,6 @@
 """serve/config.yaml, with two replicas of everything and no GPU: the same answers as from one."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,3 +63,20 @@ def test_both_gateways_know_what_one_was_told(server: Server, pair: Server) -> N
     assert {pair.http.get(f"/v1/adapters/{ids[0]}").status_code for _ in range(8)} == {404}
     zips = {pair.http.get(f"/v1/adapters/{ids[1]}/download").content for _ in range(4)}
     assert zips == {server.http.get(f"/v1/adapters/{ids[1]}/download").content}
+
+
+def test_one_of_two_replicas_dies_and_only_its_requests_fail(pair: Server) -> None:
+    questions = [(task.unseen_descriptions[5], task.test[i].input) for task in TASKS for i in range(3)]
+
+    def code(question: tuple[str, str]) -> int:
+        body = {"model": "embedded", "messages": [{"role": "user", "content": question[1]}]}
+        body |= {"task_description": question[0], "max_tokens": 100, "ignore_eos": True}
+        return pair.http.post("/v1/chat/completions", json=body).status_code
+
+    with ThreadPoolExecutor(24) as pool:
+        codes = [pool.submit(code, question) for question in questions]
+        time.sleep(1.5)
+        pair.kill("LLM", 1)
+        found = [future.result() for future in codes]
+    assert set(found) <= {200, 503} and found.count(200) >= 8, found
+    assert code(questions[0]) == 200  # at once: the other replica lives

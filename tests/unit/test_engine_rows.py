@@ -111,10 +111,12 @@ def test_torchs_fused_attention_takes_the_same_masks(family: str) -> None:
 
 def test_adapters_and_windows_matter() -> None:
     """Otherwise the tests above would prove little."""
-    for family in KINDS:
-        assert len({tuple(alone(family, 15, adapter)) for adapter in (None, *range(ADAPTERS))}) == 1 + ADAPTERS
-        if KINDS[family]:
-            assert alone(family, 15, 0) != alone(family, 15, 0, sliding_window=64)
+    adapters = (None, *range(ADAPTERS))
+    for family, kind in KINDS.items():
+        narrow = [alone(family, 3 * WINDOW, adapter) for adapter in adapters]
+        assert len(set(map(tuple, narrow))) == len(adapters)
+        if kind:
+            assert narrow != [alone(family, 3 * WINDOW, adapter, sliding_window=64) for adapter in adapters]
 
 
 def test_unknown_layers_are_refused() -> None:

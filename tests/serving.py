@@ -39,9 +39,9 @@ class Server:
         actors = ray.util.list_named_actors(all_namespaces=True)
         return [actor["name"] for actor in actors if actor["name"].startswith(prefix)]
 
-    def kill(self, name: str) -> None:
-        """Kill all replicas of a deployment, as a crash would."""
-        for actor in self.replicas(name):
+    def kill(self, name: str, number: int | None = None) -> None:
+        """Kill replicas of a deployment, all or so many, as a crash would."""
+        for actor in self.replicas(name)[:number]:
             ray.kill(ray.get_actor(actor, namespace="serve"), no_restart=True)
 
     @contextmanager
