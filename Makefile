@@ -1,4 +1,4 @@
-# Two commands: `make demo` (train T2L on a local Ray and see it work) and `make test`.
+# `make demo` (train T2L on a local Ray and see it work), `make serve` (API and chat page) and `make test`.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,10 +9,14 @@ export RAY_USAGE_STATS_ENABLED := 0
 export GRADIO_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test install lint clean
+.PHONY: demo serve test install lint clean
 
 demo: install
 	$(BIN)/python jobs/demo.py
+
+# API on 127.0.0.1:8000, chat page on 127.0.0.1:7860; ctrl-c ends both.
+serve: install
+	$(BIN)/python -m serve.ui & trap "kill $$!" EXIT; $(BIN)/serve run serve.app:deployment
 
 test: install lint
 	$(BIN)/python -m pytest

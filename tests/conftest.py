@@ -3,26 +3,32 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import ray
-from serving import Server, running
 
-from serve.settings import EngineSettings, Settings, Timeouts
+if TYPE_CHECKING:
+    from serving import Server
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """Its address, for RAY_ADDRESS; in this process Ray is initialised."""
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for `serve`, on every worker
+    import ray  # here, since unit tests need none
+
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def server(cluster: str) -> Iterator[Server]:
+def server(cluster: str) -> "Iterator[Server]":
     """The real application on the shipped checkpoint; few rows and fewer slots, so that requests queue and evict."""
+    from serving import running
+
+    from serve.settings import EngineSettings, Settings, Timeouts
+
     settings = Settings(
         engine=EngineSettings(rows=16, adapter_slots=4, host_cache_mb=8),
         timeouts=Timeouts(encode_s=25.0),  # longer than a replica takes to come back, shorter than a test
