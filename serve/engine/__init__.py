@@ -13,13 +13,19 @@ from serve.protocol import Sampling
 
 @dataclass(frozen=True, eq=False)
 class EngineRequest:
-    """One answer to generate. adapter: flat weights [P] (t2l.lora.flat) on the host; without one, the base model's."""
+    """One answer to generate, under an adapter or as the base model would.
+
+    adapter: flat weights [P] (t2l.lora.flat) on the host, with a key that no other weights have.
+    """
 
     id: str
     prompt_ids: list[int]
     sampling: Sampling
     adapter_key: str | None = None
     adapter: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.adapter is None) == (self.adapter_key is None), "an adapter and its key come together"
 
 
 @dataclass(frozen=True)

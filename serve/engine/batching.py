@@ -49,7 +49,7 @@ class _Answer:
         reason: FinishReason | None = None
         if ended or self.text.stopped:
             reason = "stop"
-        elif self.tokens == self.max_tokens:
+        elif self.tokens >= self.max_tokens:
             reason = "length"
         if reason is not None:
             text += self.text.end()

@@ -18,7 +18,8 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 class RowCache(Cache):
     """transformers' cache over fixed buffers [R, K, L, D] per layer, in which every row grows by itself.
 
-    `write_prompts` or `write_tokens` says where the next forward pass writes. Rows share nothing. Sliding layers keep
+    `write_prompts` or `write_tokens` says where the next forward pass writes. Rows share nothing, and positions that a
+    row has not reached hold zeros: a mask does not hide the NaN of somebody else's broken adapter. Sliding layers keep
     all positions too: their masks hide the old ones.
     """
 
@@ -26,11 +27,12 @@ class RowCache(Cache):
         self._storage = [StaticLayer(max_length) for _ in range(num_layers)]
         super().__init__(layers=list(self._storage))
         self._rows = rows
-        self._first, self._position_N, self._longest = 0, None, 0
+        self._position_N: Tensor | None = None
 
-    def write_prompts(self, first: int) -> None:
-        """Next, rows from `first` on read whole prompts, from position 0 on."""
-        self._first, self._position_N = first, None
+    def write_prompts(self, first: int, padding_N_T: Tensor) -> None:
+        """Next, rows from `first` on read whole prompts, from position 0 on; True where there is no token."""
+        self._first, self._padding_N_1_T_1 = first, padding_N_T[:, None, :, None]
+        self._position_N = None
 
     def write_tokens(self, position_N: Tensor, longest: int) -> None:
         """Next, the first N rows read one token each, at these positions, all of them below `longest`."""
@@ -48,18 +50,25 @@ class RowCache(Cache):
         keys_R_K_L_D, values_R_K_L_D = _buffers(layer)
         n, length = len(key_states), key_states.shape[2]
         if self._position_N is None:
-            keys_R_K_L_D[self._first : self._first + n, :, :length] = key_states
-            values_R_K_L_D[self._first : self._first + n, :, :length] = value_states
+            rows = slice(self._first, self._first + n)
+            keys_R_K_L_D[rows, :, :length] = key_states.masked_fill(self._padding_N_1_T_1, 0)
+            values_R_K_L_D[rows, :, :length] = value_states.masked_fill(self._padding_N_1_T_1, 0)
             return key_states, value_states
         keys_R_K_L_D[self._row_N, :, self._position_N] = key_states[:, :, 0]
         values_R_K_L_D[self._row_N, :, self._position_N] = value_states[:, :, 0]
         return keys_R_K_L_D[:n, :, : self._longest], values_R_K_L_D[:n, :, : self._longest]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of one row over another."""
+        """Copy the first `length` positions of one row to an empty one."""
         for layer in self._storage:
             for buffer_R_K_L_D in _buffers(layer):
                 buffer_R_K_L_D[target, :, :length] = buffer_R_K_L_D[source, :, :length]
+
+    def clear(self, row: int, length: int) -> None:
+        """Empty a row that has come this far."""
+        for layer in self._storage:
+            for buffer_R_K_L_D in _buffers(layer):
+                buffer_R_K_L_D[row, :, :length] = 0
 
 
 class AttentionMasks:
@@ -89,5 +98,6 @@ class AttentionMasks:
 
 
 def _buffers(layer: StaticLayer) -> tuple[Tensor, Tensor]:
+    """Keys and values, [R, K, L, D] each."""
     assert layer.keys is not None and layer.values is not None
     return layer.keys, layer.values

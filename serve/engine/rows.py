@@ -63,10 +63,9 @@ class RowBatch:
         if not width:
             return
         device = self._token_R.device
-        # Whatever stands right of a shorter prompt is overwritten before any query may see it.
         padded = [[*ids[:-1], *[0] * (width + 1 - len(ids))] for ids in prompts]
         position_1_T = torch.arange(width, device=device)[None]
-        self._cache.write_prompts(first)
+        self._cache.write_prompts(first, position_1_T >= self._position_R[first : len(self), None])
         with self._adapters(first):
             self._base.model.base_model(
                 input_ids=torch.tensor(padded, device=device),
@@ -97,8 +96,10 @@ class RowBatch:
     def leave(self, row: int) -> None:
         """Free a row; the last one in use takes its place."""
         last = len(self) - 1
+        self._cache.clear(row, self._lengths[row])
         if row != last:
             self._cache.move(last, row, self._lengths[last])
+            self._cache.clear(last, self._lengths[last])
             self._sampler.move(last, row)
             for buffer in (self._adapter_R_P, self._token_R, self._position_R):
                 buffer[row] = buffer[last]

@@ -45,13 +45,14 @@ cases = st.builds(
 
 @cache
 def base(family: str, attention: str = "eager", **settings: int) -> tuple[PerRowLora, torch.Tensor]:
-    """A model with a small window, and flat adapters for it."""
+    """A model with a small window, and flat adapters for it; the last one is broken."""
     config_class, model_class = FAMILIES[family]
     torch.manual_seed(0)
     config = config_class(**SHAPE, **{**KINDS[family], **settings}, attn_implementation=attention)
     spec = LoraSpec.from_config(config, ["q_proj", "k_proj", "v_proj", "down_proj"], rank=3)
     lora = PerRowLora(model_class(config).double().eval(), spec)
-    return lora, FlatLayout(spec).flatten(random_weights(spec, ADAPTERS))
+    flat = FlatLayout(spec).flatten(random_weights(spec, ADAPTERS))
+    return lora, torch.cat([flat, torch.full_like(flat[:1], torch.nan)])
 
 
 @cache
@@ -117,6 +118,13 @@ def test_adapters_and_windows_matter() -> None:
         assert len(set(map(tuple, narrow))) == len(adapters)
         if kind:
             assert narrow != [alone(family, 3 * WINDOW, adapter, sliding_window=64) for adapter in adapters]
+
+
+def test_a_broken_adapter_spoils_nobody_beside_or_after_it() -> None:
+    broken = [Case(15, ADAPTERS, 0, 2), Case(1, ADAPTERS, 0, 6)]
+    sound = [Case(2, 0, 0, NEW), Case(5, 1, 1, NEW), Case(1, None, 3, NEW), Case(10, 0, 5, NEW)]
+    expected = [alone("llama", case.length, case.adapter) for case in sound]
+    assert run("llama", broken + sound, 4)[len(broken) :] == expected
 
 
 def test_unknown_layers_are_refused() -> None:
