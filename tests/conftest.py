@@ -27,10 +27,11 @@ def server(cluster: str) -> "Iterator[Server]":
     """The real application on the shipped checkpoint; few rows and fewer slots, so that requests queue and evict."""
     from serving import running
 
-    from serve.settings import EngineSettings, Settings, Timeouts
+    from serve.settings import EngineSettings, Limits, Settings, Timeouts
 
     settings = Settings(
         engine=EngineSettings(rows=16, adapter_slots=4, host_cache_mb=8),
+        limits=Limits(max_tokens=400),
         timeouts=Timeouts(encode_s=25.0),  # longer than a replica takes to come back, shorter than a test
     )
     with running(settings) as server:

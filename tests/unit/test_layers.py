@@ -32,6 +32,7 @@ ALLOWED = {
     "__init__": {"text_to_lora"},
 }  # fmt: skip
 FILES = sorted((ROOT / "t2l").rglob("*.py"))
+ENTRIES = sorted(path for folder in ("jobs", "serve") for path in (ROOT / folder).rglob("*.py"))
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -69,12 +70,18 @@ def test_ray_appears_in_cluster_only(path: Path) -> None:
         assert not any(name.split(".")[0] == "ray" for name in _imports(path))
 
 
+@pytest.mark.parametrize("path", FILES + ENTRIES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_entry_folders_are_used_by_themselves_alone(path: Path) -> None:
+    folders = {"jobs", "serve", "tune", "benchmarks"} - {path.relative_to(ROOT).parts[0]}
+    assert not folders & {name.split(".")[0] for name in _imports(path)}
+
+
 @pytest.mark.parametrize("module", ["t2l", "t2l.config", "t2l.errors", "t2l.cli"])
 def test_light_modules_import_neither_torch_nor_ray(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'ray', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES + ENTRIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
