@@ -12,7 +12,7 @@ from ray import serve
 from torch import Tensor
 
 from serve.protocol import Embedding
-from serve.settings import Settings
+from serve.settings import COMMON, Settings
 from t2l import TextToLora
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.text.nearness import NearnessIndex, mean_states
@@ -22,9 +22,7 @@ ROWS_ON_GPU = 8
 """On a CPU a batch is no faster than its texts one by one."""
 
 
-@serve.deployment(
-    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512, logging_config={"enable_access_log": False}
-)
+@serve.deployment(max_ongoing_requests=512, **COMMON)
 class TextEncoder:
     """Any replica gives the same bits for the same text, in whatever company it arrives."""
 

@@ -14,13 +14,11 @@ from serve.api.metrics import GatewayMetrics
 from serve.api.peers import Known, Peers
 from serve.api.prompts import Prompts
 from serve.api.services import Services
-from serve.settings import Settings
+from serve.settings import COMMON, Settings
 from serve.store import AdapterEntry, AdapterStore
 
 
-@serve.deployment(
-    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=10_000, logging_config={"enable_access_log": False}
-)
+@serve.deployment(max_ongoing_requests=10_000, **COMMON)
 @serve.ingress()
 class Gateway:
     """Tokenises, knows tenants and their adapters, answers HTTP. Replicas share what they know."""

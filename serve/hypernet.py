@@ -14,7 +14,7 @@ from ray import serve
 from torch import Tensor
 
 from serve.protocol import AdapterRef
-from serve.settings import Settings
+from serve.settings import COMMON, Settings
 from t2l.checkpoint import load_checkpoint, weights_sha256
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.lora.flat import FlatLayout
@@ -26,9 +26,7 @@ ROWS = 4
 """Adapters of one forward pass: few enough that one alone is fast, enough that many share the reading of the heads."""
 
 
-@serve.deployment(
-    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=512, logging_config={"enable_access_log": False}
-)
+@serve.deployment(max_ongoing_requests=512, **COMMON)
 class HyperNetwork:
     """Any replica gives the same bytes for the same embedding, in whatever company it arrives."""
 

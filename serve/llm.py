@@ -19,7 +19,7 @@ from serve.engine import EngineRequest, EngineStats
 from serve.engine.batching import BatchingEngine
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
-from serve.settings import Settings
+from serve.settings import COMMON, Settings
 from t2l import TextToLora
 
 PAUSE_PER_STREAM = 0.005
@@ -29,9 +29,7 @@ the more streams there are, the more tokens a message holds: a lone stream gets 
 several once a second. First tokens never wait."""
 
 
-@serve.deployment(
-    ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=10_000, logging_config={"enable_access_log": False}
-)
+@serve.deployment(max_ongoing_requests=10_000, **COMMON)
 class LLM:
     """Streams answers; keeps adapters in host memory behind the engine's slots."""
 

@@ -3,9 +3,21 @@
 How many replicas there are and what hardware they get is Serve's own part of that file.
 """
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from t2l.text.normalize import MAX_CHARACTERS
+
+COMMON: dict[str, Any] = {
+    "ray_actor_options": {"num_cpus": 0.1},  # all four fit on a laptop; serve/config.yaml says more
+    "logging_config": {
+        "enable_access_log": False
+    },  # /metrics counts requests; a line each would cost more than a token
+    "health_check_period_s": 2.0,  # how soon a dead replica is noticed
+    "health_check_timeout_s": 20.0,
+}
+"""Options of every deployment."""
 
 
 class _Settings(BaseModel):

@@ -24,15 +24,8 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(cluster: str) -> "Iterator[Server]":
-    """The real application on the shipped checkpoint; few rows and fewer slots, so that requests queue and evict."""
+    """The real application on the shipped checkpoint."""
     from serving import running
 
-    from serve.settings import EngineSettings, Limits, Settings, Timeouts
-
-    settings = Settings(
-        engine=EngineSettings(rows=16, adapter_slots=4, host_cache_mb=8),
-        limits=Limits(max_tokens=400),
-        timeouts=Timeouts(encode_s=25.0),  # longer than a replica takes to come back, shorter than a test
-    )
-    with running(settings) as server:
+    with running() as server:
         yield server

@@ -4,26 +4,30 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import openai
 import psutil
 import ray
+import yaml
 from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
-from serve.app import deployment
-from serve.settings import Settings
+APP = "t2l"
+CONFIG = Path(__file__).parents[1] / "serve" / "config.yaml"
+DEPLOYMENTS = ("Gateway", "TextEncoder", "HyperNetwork", "LLM")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running application: where it listens, and its replicas."""
+    """The running application of serve/config.yaml: where it listens, and its replicas."""
 
     url: str
-    app: str = "t2l"
 
     @property
     def client(self) -> openai.OpenAI:
@@ -33,10 +37,36 @@ class Server:
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60)
 
+    def scale(self, replicas: int) -> None:
+        """Deploy serve/config.yaml with so many replicas of everything, or change their number.
+
+        Small for tests: few rows and fewer slots, so that requests queue and evict; no GPUs.
+        """
+        config = yaml.safe_load(CONFIG.read_text())
+        del config["http_options"]  # Serve runs already
+        application = config["applications"][0] | {"runtime_env": {}}
+        application["args"]["engine"] |= {"rows": 16, "adapter_slots": 4, "host_cache_mb": 8, "max_length": None}
+        application["args"]["limits"] |= {"max_tokens": 400}
+        application["args"]["timeouts"] |= {"encode_s": 6.0}
+        for deployment in application["deployments"]:
+            deployment.pop("autoscaling_config", None)
+            deployment |= {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0.1}}
+        schema = ServeDeploySchema.model_validate(config | {"applications": [application]})
+        client = _get_global_client()
+        assert client is not None
+        client.deploy_apps(schema, _blocking=False)  # it would wait for a minute at most
+        self.wait_until_ready(120)
+        self._wait(lambda: self._running() == dict.fromkeys(DEPLOYMENTS, replicas), 120)
+
+    def _running(self) -> dict[str, int]:
+        """Replicas that are up, by deployment."""
+        deployments = serve.status().applications[APP].deployments
+        return {name: found.replica_states.get("RUNNING", 0) for name, found in deployments.items()}
+
     def replicas(self, name: str) -> list[str]:
         """Names of the actors of a deployment."""
-        prefix = f"SERVE_REPLICA::{self.app}#{name}#"
-        actors = ray.util.list_named_actors(all_namespaces=True)
+        prefix = f"SERVE_REPLICA::{APP}#{name}#"
+        actors: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)  # type: ignore[assignment]
         return [actor["name"] for actor in actors if actor["name"].startswith(prefix)]
 
     def kill(self, name: str, number: int | None = None) -> None:
@@ -47,7 +77,7 @@ class Server:
     @contextmanager
     def stalled(self, name: str) -> Iterator[None]:
         """The deployment's processes stand still meanwhile."""
-        title = f"ServeReplica:{self.app}:{name}"
+        title = f"ServeReplica:{APP}:{name}"
         processes = [p for p in psutil.process_iter(["cmdline"]) if title in " ".join(p.info["cmdline"] or [])]
         assert processes, f"no process is called {title}"
         for process in processes:
@@ -64,22 +94,24 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
     def wait_until_ready(self, seconds: float = 60) -> None:
+        self._wait(lambda: self.http.get("/ready").status_code == 200, seconds)
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
-        while self.http.get("/ready").status_code != 200:
-            assert time.monotonic() < end, "the application is not ready"
+        while not condition():
+            assert time.monotonic() < end, f"the application is not as expected after {seconds} s"
             time.sleep(0.2)
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Server]:
-    """Start the application on a free port of the Ray that is initialised; stop Serve in the end."""
+def running() -> Iterator[Server]:
+    """The application on a free port of the Ray that is initialised; Serve is stopped in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     serve.start(http_options={"port": port})
     server = Server(f"http://127.0.0.1:{port}")
-    serve.run(deployment(settings), name=server.app)
-    server.wait_until_ready()
+    server.scale(1)
     yield server
     serve.shutdown()
 

@@ -81,7 +81,11 @@ class Page:
         chosen = [self._made_before, self._picker, self._download, self._text, self._inputs]
         view = [self._session, self._card, *chosen, *panels]
         asking = self._text.submit(
-            self._ask, [self._session, self._text, *panels], [self._text, *panels], show_progress="hidden"
+            self._ask,
+            [self._session, self._text, *panels],
+            [self._text, *panels],
+            show_progress="hidden",
+            trigger_mode="always_last",  # what is sent while an answer still streams comes next
         )
         self.blocks.load(self._load, self._session, view, show_progress="hidden")
         # First the answers stop, then the panels change: at once, a late word could land in another adapter's chat.

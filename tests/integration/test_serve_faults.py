@@ -8,6 +8,7 @@ import time
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from serving import Server, ask
 
 from t2l.tasks.universe import universe
@@ -15,7 +16,7 @@ from t2l.tasks.universe import universe
 TASKS = universe(None).test
 DESCRIPTION = TASKS[0].unseen_descriptions[0]
 BACKENDS = ("TextEncoder", "HyperNetwork", "LLM")
-QUESTION = [{"role": "user", "content": TASKS[0].test[0].input}]
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": TASKS[0].test[0].input}]
 
 
 def answer(server: Server) -> str:

@@ -1,68 +1,62 @@
-"""serve/config.yaml, with two replicas of everything and no GPU: the same answers as from one."""
+"""Two replicas of everything: the same answers as from one, also while one of them dies."""
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-import yaml
-from ray import serve
-from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeDeploySchema
-from serving import Server, ask
+from serving import DEPLOYMENTS, Server, ask
 
 from t2l.tasks.universe import universe
 
-CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
 TASKS = universe(None).test[:8]
+DESCRIPTIONS = [task.unseen_descriptions[4] for task in TASKS]
+
+
+def answers(server: Server) -> list[str]:
+    """To three inputs of each task, all at once."""
+    questions = [(task.unseen_descriptions[3], task.test[i].input) for task in TASKS for i in range(3)]
+    with ThreadPoolExecutor(24) as pool:
+        return list(pool.map(lambda question: ask(server, *question), questions))
+
+
+def make(server: Server) -> list[str]:
+    """Ids."""
+    made = server.http.post("/v1/adapters", json={"descriptions": DESCRIPTIONS}).json()["data"]
+    return [adapter["id"] for adapter in made]
+
+
+def download(server: Server, id: str) -> bytes:
+    return server.http.get(f"/v1/adapters/{id}/download").raise_for_status().content
 
 
 @pytest.fixture(scope="module")
-def pair(server: Server) -> Iterator[Server]:
-    """The application of the file beside the one of the other tests, under a prefix."""
-    config = yaml.safe_load(CONFIG.read_text())
-    application = config["applications"][0]
-    application |= {"name": "pair", "route_prefix": "/pair", "runtime_env": {}}
-    application["args"]["engine"] |= {"rows": 8, "adapter_slots": 2, "max_length": None}
-    for deployment in application["deployments"]:
-        deployment.pop("autoscaling_config", None)
-        deployment |= {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
-    del config["http_options"]  # Serve runs already
-    client = _get_global_client()
-    assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=True)
-    pair = Server(f"{server.url}/pair", "pair")
-    pair.wait_until_ready()
-    yield pair
-    serve.delete("pair")
+def alone(server: Server) -> tuple[list[str], list[str], bytes]:
+    """Answers, ids and a download from one replica of everything."""
+    ids = make(server)
+    return answers(server), ids, download(server, ids[1])
 
 
-def test_two_replicas_answer_as_one(server: Server, pair: Server) -> None:
-    questions = [(task.unseen_descriptions[3], task.test[i].input) for task in TASKS for i in range(3)]
-
-    def answers(server: Server) -> list[str]:
-        with ThreadPoolExecutor(24) as pool:
-            return list(pool.map(lambda pair: ask(server, *pair), questions))
-
-    assert answers(pair) == answers(server)
-    assert {name: len(pair.replicas(name)) for name in ("Gateway", "TextEncoder", "HyperNetwork", "LLM")} == {
-        "Gateway": 2, "TextEncoder": 2, "HyperNetwork": 2, "LLM": 2,
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def pair(server: Server, alone: object) -> Iterator[Server]:
+    server.scale(2)
+    yield server
+    server.scale(1)
 
 
-def test_both_gateways_know_what_one_was_told(server: Server, pair: Server) -> None:
-    descriptions = [task.unseen_descriptions[4] for task in TASKS]
-    made = pair.http.post("/v1/adapters", json={"descriptions": descriptions}).json()["data"]
-    ids = [adapter["id"] for adapter in made]
-    alone = server.http.post("/v1/adapters", json={"descriptions": descriptions}).json()["data"]
-    assert ids == [adapter["id"] for adapter in alone]
+def test_two_replicas_answer_as_one(pair: Server, alone: tuple[list[str], list[str], bytes]) -> None:
+    assert [len(pair.replicas(name)) for name in DEPLOYMENTS] == [2, 2, 2, 2]
+    assert answers(pair) == alone[0]
+
+
+def test_both_gateways_know_what_one_was_told(pair: Server, alone: tuple[list[str], list[str], bytes]) -> None:
+    ids = make(pair)
+    assert ids == alone[1]
     for _ in range(4):  # whichever replica answers
         assert all(pair.http.get(f"/v1/adapters/{id}").status_code == 200 for id in ids)
+    assert {download(pair, ids[1]) for _ in range(4)} == {alone[2]}
     assert pair.http.delete(f"/v1/adapters/{ids[0]}").status_code == 200
     assert {pair.http.get(f"/v1/adapters/{ids[0]}").status_code for _ in range(8)} == {404}
-    zips = {pair.http.get(f"/v1/adapters/{ids[1]}/download").content for _ in range(4)}
-    assert zips == {server.http.get(f"/v1/adapters/{ids[1]}/download").content}
 
 
 def test_one_of_two_replicas_dies_and_only_its_requests_fail(pair: Server) -> None:
