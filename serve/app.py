@@ -14,6 +14,7 @@ from ray.serve import Application
 
 from serve.api.about import About
 from serve.encoder import TextEncoder
+from serve.engine.batching import row_length
 from serve.gateway import Gateway
 from serve.hypernet import HyperNetwork
 from serve.llm import LLM
@@ -23,12 +24,10 @@ from t2l.embedded import CHECKPOINT_DIR
 from t2l.train.base import base_path
 
 KEYS_VARIABLE = "T2L_API_KEYS"
-LONGEST = 4096
-"""Tokens of prompt and answer unless settings say otherwise: a row's cache is reserved whole."""
 
 
 def deployment(settings: Settings) -> Application:
-    """Raises CheckpointError if the checkpoint cannot be read, HubAccessError if its base is out of reach."""
+    """Raises CheckpointError if the checkpoint cannot be read, ConfigError for rows longer than its base can take."""
     about = _about(settings)
     engine = settings.engine.model_copy(update={"max_length": about.max_length})
     settings = settings.model_copy(update={"engine": engine})
@@ -44,13 +43,13 @@ def _about(settings: Settings) -> About:
     folder = settings.checkpoint or CHECKPOINT_DIR
     info = read_info(folder)
     base = base_path(info.config.base)
-    limit = AutoConfig.from_pretrained(base).get_text_config().max_position_embeddings
+    base_config = AutoConfig.from_pretrained(base).get_text_config()
     return About(
         model_name=settings.model_name or info.config.base.path.rstrip("/").rpartition("/")[2],
         hypernet_sha256=weights_sha256(folder),
         base=info.base_fingerprint or base,
         tokenizer_path=base,
-        max_length=settings.engine.max_length or min(limit, LONGEST),
+        max_length=row_length(settings.engine.max_length, base_config),
     )
 
 

@@ -61,7 +61,10 @@ class Server:
     def _running(self) -> dict[str, int]:
         """Replicas that are up, by deployment."""
         deployments = serve.status().applications[APP].deployments
-        return {name: found.replica_states.get("RUNNING", 0) for name, found in deployments.items()}
+        return {
+            name: sum(count for state, count in found.replica_states.items() if state == "RUNNING")
+            for name, found in deployments.items()
+        }
 
     def replicas(self, name: str) -> list[str]:
         """Names of the actors of a deployment."""

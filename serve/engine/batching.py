@@ -23,7 +23,7 @@ from t2l.lora.flat import FlatLayout
 
 logger = logging.getLogger(__name__)
 
-_LONGEST = 4096
+LONGEST = 4096
 """Positions of a row by default, whatever the base model could take: every row reserves memory for all of them."""
 
 Deliver = Callable[[list[tuple[str, Delta]]], None]
@@ -73,7 +73,7 @@ class BatchingEngine:
         self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, settings: EngineSettings, deliver: Deliver
     ) -> None:
         model = base.model
-        self._max_length = _max_length(settings.max_length, model.config.get_text_config())
+        self._max_length = row_length(settings.max_length, model.config.get_text_config())
         self._settings, self._deliver, self._layout = settings, deliver, FlatLayout(base.spec)
         self._tokenizer: Tokenizer = _backend(tokenizer)
         self._end_tokens = frozenset(end_tokens(model, tokenizer))
@@ -249,10 +249,11 @@ class BatchingEngine:
         self._deliver([(id, Delta("", 0, error="the model failed: send the request again")) for id in ids])
 
 
-def _max_length(asked: int | None, config: PreTrainedConfig) -> int:
+def row_length(asked: int | None, config: PreTrainedConfig) -> int:
+    """Tokens of prompt and answer that a row has room for. Raises ConfigError if the base model cannot take as many."""
     limit: int | None = getattr(config, "max_position_embeddings", None)
     if asked is None:
-        return min(limit or _LONGEST, _LONGEST)
+        return min(limit or LONGEST, LONGEST)
     if limit is not None and asked > limit:
         raise ConfigError(f"engine.max_length {asked} exceeds the base model's {limit} positions: lower it")
     return asked
