@@ -15,8 +15,6 @@ http        POST /v1/chat/completions with the description, streaming, to the fi
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -25,9 +23,12 @@ from typing import Any
 import aiohttp
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from serve_load import PORT, Question, ask, questions
+from serve_load import PORT, Question, application, ask, questions, where
+from transformers import AutoTokenizer
 
 from serve.protocol import AdapterRef, GenerateRequest, Sampling
+from serve.settings import Settings
+from t2l.embedded import BASE_DIR
 
 Times = dict[str, float]
 
@@ -72,32 +73,18 @@ async def measure(asked: list[Question], prompt_ids: list[int]) -> list[Times]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    import ray
-    from transformers import AutoTokenizer
-
-    from serve.app import deployment
-    from serve.settings import Settings
-    from t2l.embedded import BASE_DIR
-
     asked = questions(arguments.descriptions + 5)
     prompt = [{"role": "user", "content": asked[0].input}]
     ids = AutoTokenizer.from_pretrained(BASE_DIR).apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]  # type: ignore[index]
-    ray.init(include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"port": PORT})
-    try:
-        serve.run(deployment(Settings()))
+    with application(Settings()):
         times = asyncio.run(measure(asked, list(ids)))[5:]  # the first ones warm up
-    finally:
-        serve.shutdown()
-        ray.shutdown()
     middle = {name: statistics.median(row[name] for row in times) for name in times[0]}
     return {
         "benchmark": "serve_cold",
         "descriptions": len(times),
         "milliseconds": middle,
         "generation_and_transfer_ms": statistics.median(row["generation"] + row["transfer"] for row in times),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: __import__(name).__version__ for name in ("ray", "torch", "transformers")},
+        **where(),
     }
 
 

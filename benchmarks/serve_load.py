@@ -19,14 +19,21 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for `serve`, which is a folder of the checkout
 
 import aiohttp
+import ray
+from ray import serve
 
+from serve.app import deployment
+from serve.settings import EngineSettings, Settings
 from t2l.tasks.universe import universe
 
 PORT = 8017
@@ -107,19 +114,31 @@ def figures(answers: list[Answer], seconds: float) -> dict[str, float]:
     }
 
 
-def serve_and_measure(asked: list[Question], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Start the application, put it under load in alternation, stop it."""
-    import ray
-    from ray import serve
-
-    from serve.app import deployment
-    from serve.settings import EngineSettings, Settings
-
-    rows = len(asked)
+@contextmanager
+def application(settings: Settings) -> Iterator[None]:
+    """The real application on a local Ray of its own, on PORT."""
     ray.init(include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"port": PORT})
     try:
-        serve.run(deployment(Settings(engine=EngineSettings(rows=rows, adapter_slots=rows, max_length=256))))
+        serve.run(deployment(settings))
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def where() -> dict[str, Any]:
+    """Machine and versions."""
+    return {
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "versions": {name: version(name) for name in ("ray", "torch", "transformers", "peft")},
+    }
+
+
+def serve_and_measure(asked: list[Question], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Put the application under load, base and adapted in turns."""
+    rows = len(asked)
+    with application(Settings(engine=EngineSettings(rows=rows, adapter_slots=rows, max_length=256))):
         asyncio.run(load(asked[:8], True, 8, 1))  # warm-up
         cold, cold_s = asyncio.run(load(asked, True, None, 1))
         rounds = []
@@ -129,9 +148,6 @@ def serve_and_measure(asked: list[Question], arguments: argparse.Namespace) -> d
             rounds.append({"base": base, "adapted": adapted})
             print(f"base {base['tokens_per_s']:,.0f}  adapted {adapted['tokens_per_s']:,.0f} tokens/s", flush=True)
         return {"cold": figures(cold, cold_s), "cold_answers": [answer.text for answer in cold], "rounds": rounds}
-    finally:
-        serve.shutdown()
-        ray.shutdown()
 
 
 def mixed_up(asked: list[Question], answers: list[str]) -> int:
@@ -169,8 +185,7 @@ def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int, asked: lis
         **middle,
         "cold": result["cold"],
         "peft_mixed_batch": peft,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: __import__(name).__version__ for name in ("ray", "torch", "transformers", "peft")},
+        **where(),
     }
 
 

@@ -31,7 +31,9 @@ def main() -> int:
     from rich.progress import MofNCompleteColumn, Progress
     from rich.table import Table
 
-    from t2l.cluster.baselines import Baselines, LoraJob, embedded_run
+    from t2l.checkpoint import read_info
+    from t2l.cluster.baselines import Baselines, LoraJob
+    from t2l.embedded import CHECKPOINT_DIR
     from t2l.errors import T2LError
     from t2l.tasks.universe import universe
     from t2l.train.lora import LoraTraining
@@ -43,7 +45,8 @@ def main() -> int:
         jobs = [LoraJob("multitask", suite.train, asked)]
     settings = LoraTraining(steps=arguments.steps, rows=arguments.rows, lr=arguments.lr)
     try:
-        baselines = Baselines(embedded_run(), settings, arguments.inputs, arguments.output)
+        run = read_info(CHECKPOINT_DIR).config  # the same base model and the same shape of adapter
+        baselines = Baselines(run, settings, arguments.inputs, arguments.output)
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
             row = bar.add_task("training")
 

@@ -20,7 +20,6 @@ from serve.hypernet import HyperNetwork
 from serve.llm import LLM
 from serve.settings import Settings
 from t2l.checkpoint import read_info, weights_sha256
-from t2l.embedded import CHECKPOINT_DIR
 from t2l.train.base import base_path
 
 KEYS_VARIABLE = "T2L_API_KEYS"
@@ -29,8 +28,6 @@ KEYS_VARIABLE = "T2L_API_KEYS"
 def deployment(settings: Settings) -> Application:
     """Raises CheckpointError if the checkpoint cannot be read, ConfigError for rows longer than its base can take."""
     about = _about(settings)
-    engine = settings.engine.model_copy(update={"max_length": about.max_length})
-    settings = settings.model_copy(update={"engine": engine})
     hypernet = HyperNetwork.bind(settings)
     return Gateway.bind(
         settings, about, _key_digests(), TextEncoder.bind(settings), hypernet, LLM.bind(settings, hypernet)
@@ -40,7 +37,7 @@ def deployment(settings: Settings) -> Application:
 def _about(settings: Settings) -> About:
     from transformers import AutoConfig
 
-    folder = settings.checkpoint or CHECKPOINT_DIR
+    folder = settings.folder
     info = read_info(folder)
     base = base_path(info.config.base)
     base_config = AutoConfig.from_pretrained(base).get_text_config()

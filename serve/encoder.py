@@ -4,7 +4,6 @@ Axes: N texts, E task embedding, D features of the frozen encoder.
 """
 
 import asyncio
-from pathlib import Path
 
 import torch
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -14,7 +13,6 @@ from torch import Tensor
 from serve.protocol import Embedding
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
-from t2l.embedded import CHECKPOINT_DIR
 from t2l.text.nearness import NearnessIndex, mean_states
 from t2l.text.uniform import in_uniform_batches
 
@@ -27,9 +25,8 @@ class TextEncoder:
     """Any replica gives the same bits for the same text, in whatever company it arrives."""
 
     def __init__(self, settings: Settings) -> None:
-        self._t2l = TextToLora.from_pretrained(settings.checkpoint)
-        folder = Path(settings.checkpoint or CHECKPOINT_DIR)
-        self._index = NearnessIndex.load(folder, self._t2l.origin.sha256)
+        self._t2l = TextToLora.from_pretrained(settings.folder)
+        self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
         self._rows = 1 if self._t2l.base.model.device.type == "cpu" else ROWS_ON_GPU
         self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()

@@ -16,7 +16,6 @@ from torch import Tensor
 from serve.protocol import AdapterRef
 from serve.settings import COMMON, Settings
 from t2l.checkpoint import load_checkpoint, weights_sha256
-from t2l.embedded import CHECKPOINT_DIR
 from t2l.lora.flat import FlatLayout
 from t2l.text.uniform import in_uniform_batches
 from t2l.text_to_lora import GeneratedAdapter, Origin
@@ -31,12 +30,14 @@ class HyperNetwork:
     """Any replica gives the same bytes for the same embedding, in whatever company it arrives."""
 
     def __init__(self, settings: Settings) -> None:
-        folder = settings.checkpoint or CHECKPOINT_DIR
+        folder = settings.folder
         checkpoint = load_checkpoint(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._hypernet = checkpoint.model.hypernet.to(self._device)
         self._layout = FlatLayout(checkpoint.spec)
-        self._origin = Origin(base_path(checkpoint.config.base), checkpoint.config.name, weights_sha256(folder))
+        self._origin = Origin(
+            base_path(checkpoint.config.base), checkpoint.config.name, weights_sha256(settings.folder)
+        )
         self._registry = CollectorRegistry()
         self._seconds = Histogram(
             "t2l_adapter_generation_seconds", "Time to generate one batch of adapters", registry=self._registry

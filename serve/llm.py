@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from serve.cache import AdapterCache
-from serve.engine import EngineRequest, EngineStats
+from serve.engine import EngineRequest
 from serve.engine.batching import BatchingEngine
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
@@ -34,7 +34,7 @@ class LLM:
     """Streams answers; keeps adapters in host memory behind the engine's slots."""
 
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
-        t2l = TextToLora.from_pretrained(settings.checkpoint)
+        t2l = TextToLora.from_pretrained(settings.folder)
         self._hypernet, self._timeout = hypernet, settings.timeouts.generate_s
         self._cache = AdapterCache(settings.engine.host_cache_mb << 20)
         self._being_made: dict[str, asyncio.Task[Tensor]] = {}
@@ -72,10 +72,6 @@ class LLM:
     def unload(self, key: str) -> None:
         """Forget an adapter. Requests that run under it end as they would have."""
         self._cache.pop(key)
-
-    def queue(self) -> EngineStats:
-        """How busy this replica is."""
-        return self._engine.stats()
 
     def metrics(self) -> str:
         """This replica's figures in Prometheus' text format."""
@@ -129,8 +125,7 @@ class _Stream:
 
     def put(self, delta: Delta, pause: float) -> None:
         self._pending.append(delta)
-        last = delta.finish_reason is not None or delta.error is not None
-        if last or time.monotonic() - self._sent_at >= pause:
+        if delta.is_last or time.monotonic() - self._sent_at >= pause:
             self._ready.set()
 
     async def take(self) -> Delta:
@@ -139,6 +134,6 @@ class _Stream:
         self._sent_at = time.monotonic()
         parts, self._pending = self._pending, []
         last = parts[-1]
-        self.ended = last.finish_reason is not None or last.error is not None
+        self.ended = last.is_last
         text, tokens = "".join(part.text for part in parts), sum(part.tokens for part in parts)
         return Delta(text, tokens, last.finish_reason, last.error)

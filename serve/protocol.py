@@ -82,6 +82,10 @@ class Delta:
     finish_reason: FinishReason | None = None
     error: str | None = None
 
+    @property
+    def is_last(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
+
 
 def adapter_id(description: str, hypernet_sha256: str, base: str) -> str:
     """The same description, hypernetwork and base model give the same id everywhere, always.

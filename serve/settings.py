@@ -3,10 +3,12 @@
 How many replicas there are and what hardware they get is Serve's own part of that file.
 """
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from t2l.embedded import CHECKPOINT_DIR
 from t2l.text.normalize import MAX_CHARACTERS
 
 COMMON: dict[str, Any] = {
@@ -68,3 +70,8 @@ class Settings(_Settings):
     engine: EngineSettings = EngineSettings()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+
+    @property
+    def folder(self) -> Path:
+        """Of the checkpoint."""
+        return Path(self.checkpoint or CHECKPOINT_DIR)

@@ -9,7 +9,7 @@ from serve.api.about import About
 from serve.api.backends import Backends
 from serve.api.errors import ApiError
 from serve.api.peers import Peers
-from serve.protocol import Embedding, adapter_id
+from serve.protocol import ADAPTER_ID, Embedding, adapter_id
 from serve.store import AdapterEntry, AdapterStore
 from t2l.errors import DescriptionError
 from t2l.text.normalize import clean_description
@@ -67,6 +67,14 @@ class Catalog:
             )
         self._store.put(tenant, entry)
         return entry
+
+    def check_id(self, model: str) -> None:
+        """Raises ApiError (404) for a model's name that is no adapter's id."""
+        if not ADAPTER_ID.fullmatch(model):
+            base = self._about.model_name
+            raise ApiError(
+                404, f"no such model: use {base!r} or an adapter's id", param="model", code="model_not_found"
+            )
 
     async def listing(self, tenant: str) -> list[AdapterEntry]:
         """A tenant's entries, newest first."""

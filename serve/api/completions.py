@@ -13,7 +13,7 @@ from serve.api.replies import ChatReply, Reply, TextReply
 from serve.api.requests import ChatBody, CompletionBody, GenerationBody
 from serve.api.services import Services, Tenant, TheServices
 from serve.api.sse import EventStreamResponse, event_stream
-from serve.protocol import ADAPTER_ID, GenerateRequest, Sampling
+from serve.protocol import GenerateRequest, Sampling
 from serve.store import AdapterEntry
 
 router = APIRouter(prefix="/v1", tags=["completions"], route_class=JsonRoute)
@@ -57,8 +57,7 @@ async def _adapter(body: GenerationBody, services: Services, tenant: str) -> Ada
         if task is None:
             return None
         return (await services.catalog.describe(tenant, [task], wait=False)).entries[0]
-    if not ADAPTER_ID.fullmatch(body.model):
-        raise ApiError(404, f"no such model: use {base!r} or an adapter's id", param="model", code="model_not_found")
+    services.catalog.check_id(body.model)
     if task is not None:
         raise ApiError(400, f"task_description goes with the base model {base!r}, not with an adapter", param="model")
     return await services.catalog.get(tenant, body.model)

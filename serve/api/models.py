@@ -6,10 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from serve.api.answers import Model, ModelList
-from serve.api.errors import ApiError
 from serve.api.json_body import JsonRoute
 from serve.api.services import Tenant, TheServices
-from serve.protocol import ADAPTER_ID
 from serve.store import AdapterEntry
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
@@ -28,8 +26,7 @@ async def get(model: Annotated[str, Path(min_length=1)], services: TheServices, 
     parent = services.about.model_name
     if model == parent:
         return _base(parent)
-    if not ADAPTER_ID.fullmatch(model):
-        raise ApiError(404, f"no such model: use {parent!r} or an adapter's id", param="model", code="model_not_found")
+    services.catalog.check_id(model)
     return _adapter(await services.catalog.get(tenant, model), parent)
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from t2l.cluster.worker import build_spec
-from t2l.config import RunConfig, parse_config
-from t2l.embedded import CHECKPOINT_DIR
+from t2l.config import RunConfig
 from t2l.errors import ConfigError
 from t2l.evaluation.conditions import Question
 from t2l.evaluation.suite import Evaluation
@@ -36,11 +35,6 @@ class LoraJob:
     name: str
     trained_on: Sequence[Task]
     asked_about: Sequence[Task]
-
-
-def embedded_run() -> RunConfig:
-    """Settings of the shipped checkpoint: baselines get the same base model and the same shape of adapter."""
-    return parse_config(json.loads((CHECKPOINT_DIR / "config.json").read_text(encoding="utf-8"))["run"])
 
 
 class Baselines:

@@ -72,9 +72,7 @@ def encode_in_batches(texts: Sequence[str], size: int, encode: "EncodeBatch") ->
     for index in batches_by_length(texts, size):
         order.extend(index)
         parts.append(encode([texts[i] for i in index]))
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return TextFeatures.cat(parts).select(back.to(parts[0].mask_N_T.device))
+    return TextFeatures.cat(parts).select(torch.tensor(order).argsort().to(parts[0].mask_N_T.device))
 
 
 class EncodeBatch(Protocol):

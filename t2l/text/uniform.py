@@ -23,7 +23,5 @@ def in_uniform_batches(run: Callable[[list[int]], Tensor], shapes: Sequence[Hash
             batch = group[start : start + rows]
             parts.append(run(batch + batch[-1:] * (rows - len(batch)))[: len(batch)])
             order += batch
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
     result = torch.cat(parts)
-    return result[back.to(result.device)]
+    return result[torch.tensor(order).argsort().to(result.device)]
