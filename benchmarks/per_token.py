@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from t2l.data.collate import SftBatch
 from t2l.lora import LoraWeights
 from t2l.text.encoder import TextFeatures
-from t2l.train.losses import SftLosses, SftLossInputs, sft_losses
+from t2l.train.losses import Losses, LossInputs, through_base_losses
 from t2l.train.step import SftModule
 
 IGNORED = -100
@@ -29,20 +29,20 @@ IGNORED = -100
 class PerTokenModule(SftModule):
     """The job's module, but adapters act by hooks, token by token. Its `PerRowLora` gets none: it is the bare base."""
 
-    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses:
+    def forward(self, batch: SftBatch, features: TextFeatures) -> Losses:
         model = self.base.model
         with torch.autocast(model.device.type, model.dtype, enabled=model.dtype == torch.bfloat16):
             weights = self.model(features.states_N_T_D, features.mask_N_T)
         with per_token_hooks(model, weights.to(dtype=model.dtype)):
             logits_B_T_V = model(inputs_embeds=self._embed(batch), use_cache=False).logits
-        inputs = SftLossInputs(
+        inputs = LossInputs(
             logits_K_V=logits_B_T_V.flatten(0, 1),  # here every token is a label position, though most are ignored
             label_ids_K=spread(batch, batch.label_ids_K, IGNORED).flatten(),
             label_weights_K=spread(batch, batch.label_weights_K, 0.0).flatten(),
             weights=weights,
             adapters_in_step=batch.rows_in_step,
         )
-        return sft_losses(inputs, self.config.label_smoothing, self.config.l2_generated)
+        return through_base_losses(inputs, self._label_smoothing, self._l2_generated)
 
 
 @contextmanager

@@ -31,7 +31,6 @@ import transformers
 from per_token import IGNORED, PerTokenModule, spread
 from torch import Tensor, nn
 
-from t2l.cluster.worker import build_spec
 from t2l.config import RunConfig, load_config
 from t2l.data.collate import SftBatch
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable
@@ -40,7 +39,7 @@ from t2l.data.suite import build_suite
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
 from t2l.text.encoder import build_encoder
-from t2l.train.base import load_base
+from t2l.train.base import build_spec, load_base
 from t2l.train.engine import TorchEngine, adamw, set_lr
 from t2l.train.loop import learning_rate
 from t2l.train.step import SftModule, seed_step
@@ -136,7 +135,7 @@ def wait() -> None:
 
 def summary(rounds: list[Round], batches: list[SftBatch]) -> dict[str, Any]:
     """Medians over the rounds after warm-up; losses of all rounds."""
-    timed, tokens = rounds[WARM_UP_ROUNDS:], [batch.num_tokens for batch in batches[WARM_UP_ROUNDS:]]
+    timed, tokens = rounds[WARM_UP_ROUNDS:], [batch.count for batch in batches[WARM_UP_ROUNDS:]]
     peers = {
         name: {
             "tokens_per_s": statistics.median(n / r[name].seconds for n, r in zip(tokens, timed, strict=True)),
@@ -170,11 +169,11 @@ def prepare(config: RunConfig, device: str) -> tuple[list[SftBatch], Description
     """All batches and encoded descriptions, by a base that no peer changes."""
     base, tokenizer = load_base(config.base, device)
     tasks = build_suite(config.data).train
-    numbers = DescriptionNumbers.of(tasks, config.data.num_descriptions)
+    numbers = DescriptionNumbers.of("description", tasks, config.data.num_descriptions)
     encoder = build_encoder(config.encoder, base, tokenizer)
     steps = SftSteps(config, tasks, numbers, tokenizer)
     batches = [batch for (batch,) in steps.loader(0, pin=device == "cuda")]
-    return batches, DescriptionTable.encode(numbers.texts(tasks), encoder, device)
+    return batches, DescriptionTable.encode(numbers.texts, encoder, device)
 
 
 def parse() -> argparse.Namespace:

@@ -1,23 +1,30 @@
-"""Evaluate a T2L checkpoint under every condition, on seen, held-out, novel, new-operation and free-hand descriptions.
+"""Evaluate checkpoints, libraries of LoRAs and the base model's prompts, on Ray or with --no-ray in this process.
 
-    python jobs/evaluate.py -o runs/evaluation                      # the shipped checkpoint
-    python jobs/evaluate.py --checkpoint runs/sft/checkpoints/step-001000 --inputs 10 -o runs/evaluation
+    python jobs/evaluate.py -o runs/evaluation.json                 # the shipped checkpoint
+    python jobs/evaluate.py -o runs/evaluation.json --checkpoint runs/sft runs/recon --library runs/oracles --inputs 10
 
-Writes evaluation.json (exact match with a 95 % margin over tasks, ROUGE-L, per task) and prints the table.
+Writes one result file, from which every table and figure is made, and prints a table. Started again with the same
+file, it measures only what that lacks.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-_SEEN_TASKS, _EXTRA_TASKS = 60, 40
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for evaluation.json")
-    parser.add_argument("--checkpoint", type=Path, help="folder of a checkpoint; left out: the shipped one")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="result file (JSON)")
+    parser.add_argument(
+        "--checkpoint", type=Path, nargs="+", help="checkpoint or run folders (the best one); left out: the shipped one"
+    )
+    parser.add_argument("--library", type=Path, nargs="+", default=[], help="folders of jobs/train_oracles.py")
+    parser.add_argument("--splits", help="such as held_out,seen,novel,new_operations,free_hand; left out: all")
+    parser.add_argument("--methods", help="such as base,definition,t2l; left out: all but slow ones")
+    parser.add_argument("--slow", action="store_true", help="also Arrow routing, and adapters refined by 8 examples")
     parser.add_argument("--inputs", type=int, default=20, help="inputs of each task (default 20)")
+    parser.add_argument("--seen-tasks", type=int, default=60, help="training tasks of the split 'seen' (default 60)")
+    parser.add_argument("--no-ray", action="store_true", help="in this process, on one device")
     return parser.parse_args(arguments)
 
 
@@ -25,33 +32,34 @@ def main() -> int:
     arguments = parse()
     from rich.console import Console
 
-    from t2l.data.suite import build_suite
+    from t2l.cluster.aims import Request
+    from t2l.cluster.evaluators import alone, evaluate, on_ray
+    from t2l.cluster.progress import LiveLine
+    from t2l.embedded import CHECKPOINT_DIR
     from t2l.errors import T2LError
-    from t2l.evaluation.conditions import CONDITIONS
-    from t2l.evaluation.suite import Evaluation
-    from t2l.evaluation.table import details, score_table, write_json
-    from t2l.tasks.freehand import free_hand_tasks
-    from t2l.text_to_lora import TextToLora
+    from t2l.evaluation.records import ResultFile
+    from t2l.evaluation.table import score_table
 
-    console = Console()
+    request = Request(
+        checkpoints=tuple(arguments.checkpoint or [CHECKPOINT_DIR]),
+        libraries=tuple(arguments.library),
+        splits=arguments.splits and tuple(arguments.splits.split(",")),
+        methods=arguments.methods and tuple(arguments.methods.split(",")),
+        inputs=arguments.inputs,
+        seen_tasks=arguments.seen_tasks,
+        slow=arguments.slow,
+    )
+    path: Path = arguments.output
     try:
-        t2l = TextToLora.from_pretrained(arguments.checkpoint)
-        suite = build_suite(t2l.config.data)
-        extra = {name: tasks[:_EXTRA_TASKS] for name, tasks in suite.extra.items()}
-        splits = {"held_out": suite.test, **extra, "free_hand": free_hand_tasks(), "seen": suite.train[:_SEEN_TASKS]}
-        evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda texts: t2l.generate(texts).weights)
-        results = evaluation.run(
-            splits,
-            tuple(CONDITIONS),
-            arguments.inputs,
-            lambda split, name: console.print(f"evaluating {split}: {name}", style="dim"),
-        )
+        results = ResultFile.read(path) if path.exists() else ResultFile(command=" ".join(["python", *sys.argv]))
+        with LiveLine(steps=0) as line:
+            carry = alone if arguments.no_ray else on_ray
+            evaluate(request, results, carry, path, lambda news: line.show({"phase": news}, []))
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    write_json(arguments.output / "evaluation.json", details(results))
-    console.print(score_table(results))
-    print(f"results: {arguments.output / 'evaluation.json'}")
+    Console().print(score_table(results.records))
+    print(f"results: {path}")
     return 0
 
 

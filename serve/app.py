@@ -20,13 +20,17 @@ from serve.hypernet import HyperNetwork
 from serve.llm import LLM
 from serve.settings import Settings
 from t2l.checkpoint import read_info, weights_sha256
+from t2l.errors import ConfigError
 from t2l.train.base import base_path
 
 KEYS_VARIABLE = "T2L_API_KEYS"
 
 
 def deployment(settings: Settings) -> Application:
-    """Raises CheckpointError if the checkpoint cannot be read, ConfigError for rows longer than its base can take."""
+    """Raises CheckpointError if the checkpoint cannot be read, ConfigError for one that reads no descriptions.
+
+    ConfigError too for rows that are longer than its base can take.
+    """
     about = _about(settings)
     hypernet = HyperNetwork.bind(settings)
     return Gateway.bind(
@@ -39,6 +43,11 @@ def _about(settings: Settings) -> About:
 
     folder = settings.folder
     info = read_info(folder)
+    if info.config.condition != "description":
+        raise ConfigError(
+            f"the checkpoint {folder} makes adapters from '{info.config.condition}', not from descriptions: "
+            "serve one that was trained with condition=description"
+        )
     base = base_path(info.config.base)
     base_config = AutoConfig.from_pretrained(base).get_text_config()
     return About(

@@ -77,12 +77,17 @@ def write_files(
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What config.json says; `base_fingerprint` is None where whoever saved the checkpoint did not say."""
+    """What config.json says; `base_fingerprint` is None where whoever saved the checkpoint did not say.
+
+    names: what a model knows that reads no texts (t2l/text/conditioning.py); else empty. step: steps of training done.
+    """
 
     config: RunConfig
     spec: LoraSpec
     feature_dim: int
     base_fingerprint: str | None
+    names: tuple[str, ...]
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,14 @@ def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
     if "spec" not in about:
         raise CheckpointError(f"{directory} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
     spec = LoraSpec.from_dict(about["spec"])
-    return CheckpointInfo(parse_config(about["run"]), spec, about["feature_dim"], about.get("base_fingerprint"))
+    return CheckpointInfo(
+        config=parse_config(about["run"]),
+        spec=spec,
+        feature_dim=about["feature_dim"],
+        base_fingerprint=about.get("base_fingerprint"),
+        names=tuple(about.get("names", ())),
+        step=about.get("step"),
+    )
 
 
 def weights_sha256(directory: str | os.PathLike[str]) -> str:
@@ -125,4 +137,4 @@ def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{folder} is damaged ({error}): copy it again") from None
     model = build_model(info.config, info.spec, info.feature_dim)
     model.load_state_dict(state)
-    return Checkpoint(info.config, info.spec, info.feature_dim, info.base_fingerprint, model.eval())
+    return Checkpoint(**vars(info), model=model.eval())

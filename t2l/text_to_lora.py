@@ -5,7 +5,7 @@ Axes: N descriptions, E task embedding.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,11 +23,17 @@ from t2l.lora.apply import PerRowLora
 from t2l.lora.peft_io import CARD_FILE, peft_files, write_folder
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
+from t2l.tasks.task import Example
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.text.prompts import PromptFormat
 from t2l.train.base import base_path, fingerprint, load_base
+from t2l.train.lora import refine_loras
+from t2l.train.lora_settings import LoraTraining
 
 MAX_NEW_TOKENS = 128
+
+Frozen = tuple[PerRowLora, PreTrainedTokenizerBase]
+"""A base model, ready for adapters, and its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class GeneratedAdapter:
-    """One adapter; `weights` holds just this one (n = 1), `description` is None if it came from an embedding."""
+    """One adapter; `weights` holds just this one (n = 1), `description` is None if it came from an embedding.
+
+    note: what became of it since, for the card.
+    """
 
     weights: LoraWeights
     description: str | None
     origin: Origin
+    note: str = ""
 
     def state_dict(self) -> dict[str, Tensor]:
         """A [r, in] and B [out, r] of every target layer under PEFT's keys."""
@@ -62,7 +72,8 @@ class GeneratedAdapter:
     def files(self) -> dict[str, bytes]:
         """The files of that folder, by name."""
         files = peft_files(self.weights, 0, self.origin.base, self.description)
-        files[CARD_FILE] += f"\nT2L checkpoint: `{self.origin.checkpoint}`, sha256 `{self.origin.sha256}`.\n".encode()
+        card = f"\nT2L checkpoint: `{self.origin.checkpoint}`, sha256 `{self.origin.sha256}`.\n"
+        files[CARD_FILE] += (card + (f"\n{self.note}\n" if self.note else "")).encode()
         return files
 
 
@@ -106,12 +117,18 @@ class TextToLora:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str] | None = None, device: str | torch.device | None = None
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        frozen: Frozen | None = None,
     ) -> Self:
         """Load a checkpoint folder (None: the packaged one) and the base model that it was trained for.
 
-        device: None takes a GPU if there is one. Raises CheckpointError for a folder that is missing, damaged or no
-        checkpoint, SpecMismatchError if its base model has become another one, HubAccessError if that is out of reach.
+        device: None takes a GPU if there is one. frozen: the base model if it is loaded already, with its tokenizer;
+        adapters may be installed in it, but of the checkpoint's spec.
+
+        Raises CheckpointError for a folder that is missing, damaged or no checkpoint, SpecMismatchError if its base
+        model has become another one, HubAccessError if that is out of reach.
         """
         folder = CHECKPOINT_DIR if path is None else Path(path)
         if not folder.is_dir():
@@ -119,11 +136,15 @@ class TextToLora:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         checkpoint = load_checkpoint(folder)
         config, spec = checkpoint.config, checkpoint.spec
-        base, tokenizer = load_base(config.base, device)
+        if frozen is None:
+            model, tokenizer = load_base(config.base, device)
+            frozen = PerRowLora(model, spec), tokenizer
+        base, tokenizer = frozen
+        base.spec.check_matches(spec, "the loaded base model", "the checkpoint")
         origin = Origin(base_path(config.base), config.name, weights_sha256(folder))
-        _check_base(checkpoint, base, folder, origin.base)
-        encoder = build_encoder(config.encoder, base, tokenizer)
-        return cls(checkpoint.model.to(device), encoder, PerRowLora(base, spec), tokenizer, origin, config)
+        _check_base(checkpoint, base.model, folder, origin.base)
+        encoder = build_encoder(config.encoder, base.model, tokenizer, checkpoint.names)
+        return cls(checkpoint.model.to(base.model.device), encoder, base, tokenizer, origin, config)
 
     @torch.no_grad()
     def embed(self, descriptions: Sequence[str]) -> Tensor:
@@ -143,6 +164,15 @@ class TextToLora:
     def from_embeddings(self, embedding_N_E: Tensor) -> GeneratedAdapters:
         """An adapter for each task embedding [N, E], such as `embed` gives. Raises SpecMismatchError for another E."""
         return self._adapters(embedding_N_E, (None,) * len(embedding_N_E))
+
+    def refine(self, description: str, examples: Sequence[Example], steps: int = 100) -> GeneratedAdapter:
+        """The adapter of a description, fine-tuned with a few examples of the task.
+
+        Raises DescriptionError for an empty or over-long description, DataError if there are no examples.
+        """
+        [generated] = self.generate([description])
+        weights = refine_loras(self.base, self.tokenizer, generated.weights, [examples], LoraTraining(steps=steps))
+        return replace(generated, weights=weights, note=f"Refined with {len(examples)} examples in {steps} steps.")
 
     def run(
         self,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def cluster() -> Iterator[str]:
     """Its address, for RAY_ADDRESS; in this process Ray is initialised."""
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # for `serve`, on every worker
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # one process less for each training run to start
     import ray  # here, since unit tests need none
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -5,17 +5,21 @@ from typing import Any
 
 import torch
 
+from t2l.cluster.place import Place
 from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.report import make_report
-from t2l.cluster.run import Finished, open_run, outcome
-from t2l.cluster.worker import Place, run_worker
+from t2l.cluster.run import Finished, complete, open_run
+from t2l.cluster.validate import Validator
+from t2l.cluster.worker import run_worker
 from t2l.config import RunConfig
 from t2l.errors import ResourceError
 from t2l.train.engine import TorchEngine
+from t2l.train.module import TrainModule
+from t2l.train.state import CheckpointStore, State
 
 
 def train_alone(config: RunConfig) -> Finished:
-    """Train a run to its end and evaluate it.
+    """Train a run to its end and evaluate it; training waits for validations.
 
     Raises ResourceError if it asks for several workers, or for a GPU where there is none.
     """
@@ -33,13 +37,16 @@ def train_alone(config: RunConfig) -> Finished:
             status.tell(news)
             line.show(*status.read())
 
+        def make_engine(module: TrainModule, state: State | None) -> TorchEngine:
+            return TorchEngine(module, config.train, place.device, state)
+
+        store = CheckpointStore(config.run_dir, config.train.keep_checkpoints)
+        validate = Validator(store, place.device, tell)
         if finished:
             tell({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
         else:
-            run_worker(
-                config, place, lambda module, state: TorchEngine(module, config.train, place.device, state), tell
-            )
-        done = outcome(config)
+            run_worker(config, place, make_engine, validate, tell)
+        done = complete(config, validate)
         if not config.train.report_inputs:
-            return Finished(done, {})
+            return Finished(done, [])
         return Finished(done, make_report(config, done, lambda news: tell({"phase": news})))

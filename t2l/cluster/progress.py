@@ -1,4 +1,4 @@
-"""The live line of a run: step, loss, validation exact match, tokens/s, time left."""
+"""The live line of a run: step, loss, newest validation, how fast it is, time left."""
 
 import time
 from collections.abc import Mapping
@@ -61,8 +61,8 @@ class LiveLine:
             self._live.update(Text(line))
             return
         last, validated = self._shown
-        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES or values.get("exact_match") != validated:
-            self._shown = (time.monotonic(), values.get("exact_match"))
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES or values.get("validated") != validated:
+            self._shown = (time.monotonic(), values.get("validated"))
             self._console.print(line)
             self._line = ""
 
@@ -75,16 +75,15 @@ def status_line(values: Mapping[str, Any], steps: int) -> str:
     """One line; the phase that the run is in, or its losses while it trains."""
     if "loss" not in values or values["phase"] != "training":
         return str(values.get("phase", ""))
-    step, pace = values["step"], values["seconds_per_step"]
-    match = f"{values['exact_match']:.3f}" if "exact_match" in values else "-"
+    step, left = values["step"], (steps - values["step"]) * values["seconds_per_step"]
     parts = (
         f"step {step:,}/{steps:,}",
         f"loss {values['loss']:.4f}",
-        f"validation {match}",
-        f"{values['tokens_per_s']:,.0f} tokens/s",
-        f"{duration(pace * (steps - step))} left",
+        f"validation {values['validation']:.3f} (step {values['validated']:,})" if "validated" in values else "",
+        f"{values['rate']:,.0f} {values['unit']}/s",
+        f"{duration(left)} left" if step < steps else "",
     )
-    return "  ".join(parts)
+    return "  ".join(filter(None, parts))
 
 
 def duration(seconds: float) -> str:

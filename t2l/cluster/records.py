@@ -1,13 +1,14 @@
 """What a run's first worker writes down: metrics.jsonl, TensorBoard scalars, checkpoints, news for the live line."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from t2l.cluster.metrics import Metrics
 from t2l.train.loop import LogRecord
-from t2l.train.state import CheckpointStore, Progress, State, WriteModel
+from t2l.train.state import CheckpointStore, State, WriteModel
+from t2l.train.validations import Validation
 
 Tell = Callable[[Mapping[str, Any]], None]
 """Passes news for the live line on: some of Status's fields."""
@@ -18,54 +19,37 @@ class Silence:
 
     def on_log(self, record: LogRecord) -> None: ...
 
-    def on_validate(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def on_checkpoint(self, progress: Progress, state: State) -> None: ...
+    def on_checkpoint(self, step: int, state: State, validate: bool) -> None: ...
 
 
 class Records:
-    """Hooks of the first worker. Records of steps after `progress`, left by a killed run, are dropped."""
+    """Hooks of the first worker. Records of steps after `start`, left by a killed run, are dropped."""
 
-    def __init__(self, store: CheckpointStore, write_model: WriteModel, tell: Tell, progress: Progress) -> None:
+    def __init__(self, store: CheckpointStore, write_model: WriteModel, tell: Tell, start: int) -> None:
         self._store, self._write_model, self._tell = store, write_model, tell
-        self._path = store.run_dir / "metrics.jsonl"
-        _keep_until(self._path, progress.step)
+        self._metrics = Metrics(store.run_dir)
+        self._metrics.keep_until(start)
         from torch.utils.tensorboard import SummaryWriter  # a second to import, and only one worker needs it
 
-        self._board = SummaryWriter(str(store.run_dir / "tensorboard"), purge_step=progress.step + 1)
+        self._board = SummaryWriter(str(store.run_dir / "tensorboard"), purge_step=start + 1)
 
     def on_log(self, record: LogRecord) -> None:
         values = asdict(record)
-        self._append(values)
-        self._write_scalars("train", record.step, {name: value for name, value in values.items() if name != "step"})
+        self._metrics.append(values)
+        for name in values.keys() - {"step"}:
+            self._board.add_scalar(f"train/{name}", values[name], record.step)
         self._tell(values)
 
-    def on_validate(self, step: int, metrics: dict[str, float]) -> None:
-        self._append({"step": step, "validation": metrics})
-        self._write_scalars("validation", step, metrics)
-        self._tell(metrics)
-
-    def on_checkpoint(self, progress: Progress, state: State) -> None:
+    def on_checkpoint(self, step: int, state: State, validate: bool) -> None:
         self._board.flush()
-        path = self._store.save(progress, state, self._write_model)
+        path = self._store.save(step, state, self._write_model, validate)
         self._tell({"checkpoint": str(path)})
 
-    def _append(self, values: Mapping[str, Any]) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
 
-    def _write_scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._board.add_scalar(f"{group}/{name}", value, step)
+def plot(run_dir: Path, validation: Validation) -> None:
+    """Write a validation's scores as TensorBoard scalars, into a file of their own: the run's is the first worker's."""
+    from torch.utils.tensorboard import SummaryWriter
 
-
-def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl: a kill may have cut the last one short."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def _keep_until(path: Path, step: int) -> None:
-    kept = [record for record in read_metrics(path.parent) if record["step"] <= step]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    with SummaryWriter(str(run_dir / "tensorboard" / "validation")) as board:
+        for name, value in validation.scores.items():
+            board.add_scalar(f"validation/{name}", value, validation.step)

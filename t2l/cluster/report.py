@@ -1,32 +1,22 @@
-"""The table at the end of a run: seen and held-out tasks under every condition, with the best checkpoint."""
+"""The table at the end of a run: its best checkpoint beside prompts alone, on seen and held-out tasks."""
 
 from collections.abc import Callable
 
-from t2l.cluster.run import Outcome, Report
+from t2l.cluster.aims import Request
+from t2l.cluster.evaluators import alone, evaluate
+from t2l.cluster.run import Outcome
 from t2l.config import RunConfig
-from t2l.data.suite import build_suite
-from t2l.evaluation.suite import Evaluation
-from t2l.evaluation.table import accuracies, write_json
-from t2l.text_to_lora import TextToLora
+from t2l.evaluation.records import Record, ResultFile
 
-CONDITIONS = ("base", "definition", "t2l", "shuffled", "junk")
+METHODS = ("base", "definition", "t2l", "one_hot", "hyperdecoder", "multitask")
 RESULTS_FILE = "results.json"
-_SEEN_TASKS = 100
 
 
-def make_report(config: RunConfig, done: Outcome, tell: Callable[[str], None]) -> Report:
-    """Evaluate on tasks that were trained on and on held-out ones; also writes <run>/results.json.
-
-    Splits of a single task are left out: there is no other task's description to hold against its own.
-    """
+def make_report(config: RunConfig, done: Outcome, tell: Callable[[str], None]) -> list[Record]:
+    """Evaluate on tasks that were trained on and on held-out ones; also writes <run>/results.json."""
     tell("loading the checkpoint")
-    t2l = TextToLora.from_pretrained(done.checkpoint)
-    suite = build_suite(config.data)
-    splits = {"seen": suite.train[:_SEEN_TASKS], "held_out": suite.test, **suite.extra}
-    present = {name: tasks for name, tasks in splits.items() if len(tasks) > 1}
-    evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda texts: t2l.generate(texts).weights)
-    report = evaluation.run(
-        present, CONDITIONS, config.train.report_inputs, lambda split, name: tell(f"evaluating {split}: {name}")
-    )
-    write_json(done.run_dir / RESULTS_FILE, accuracies(report))
-    return report
+    request = Request((done.checkpoint,), inputs=config.train.report_inputs, methods=METHODS)
+    results = ResultFile(command=f"the end of the run {config.name}")
+    evaluate(request, results, alone, tell=lambda news: tell(f"evaluating: {news}"))
+    results.write(done.run_dir / RESULTS_FILE)
+    return results.records

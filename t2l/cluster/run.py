@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, dump_config, load_config
 from t2l.errors import CheckpointError, ConfigError
-from t2l.train.state import CheckpointStore, Progress
+from t2l.train.state import CheckpointStore
+from t2l.train.validations import Validate
 
 if TYPE_CHECKING:
-    from t2l.evaluation.suite import Score
+    from t2l.evaluation.records import Record
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = (
@@ -30,15 +32,15 @@ _MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its progress and the checkpoint to use."""
+    """How a run ended: after which step, and the checkpoint to use."""
 
     run_dir: Path
-    progress: Progress
+    step: int
     checkpoint: Path
 
 
-Report = dict[str, dict[str, "Score"]]
-"""split -> condition -> score; empty if none was asked for."""
+Report = list["Record"]
+"""What the checkpoint to use scores; empty if no report was asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,26 @@ def open_run(config: RunConfig) -> bool:
     return bool(steps) and steps[-1] >= config.train.steps
 
 
-def outcome(config: RunConfig) -> Outcome:
-    """The outcome of a run that has come to its end; its paths are absolute."""
+def complete(config: RunConfig, validate: Validate) -> Outcome:
+    """The outcome of a run that has come to its end, once all its validations have.
+
+    Those that a kill or an error has left out are made up for. One process calls this, when no worker runs any more.
+    """
     store = _store(config)
-    progress, checkpoint = store.newest(), store.best()
-    if progress is None or checkpoint is None:
+    for step in store.due():
+        validate(step)
+    Metrics(config.run_dir).add_validations()
+    store.prune()
+    return outcome(config)
+
+
+def outcome(config: RunConfig) -> Outcome:
+    """The outcome of a completed run; its paths are absolute."""
+    store = _store(config)
+    step, checkpoint = store.newest(), store.best()
+    if step is None or checkpoint is None:
         raise CheckpointError(f"{config.run_dir} has no sound checkpoint left: delete it and train again")
-    return Outcome(config.run_dir.absolute(), progress, checkpoint.absolute())
+    return Outcome(config.run_dir.absolute(), step, checkpoint.absolute())
 
 
 def _store(config: RunConfig) -> CheckpointStore:

@@ -1,18 +1,21 @@
 """A training run on Ray: TorchTrainer starts the workers, DeepSpeed runs in them, the driver shows how far they are.
 
 Our own checkpoints (t2l/train/state.py) rather than Ray's: whole at any number of workers, checked by their sums, and a
-damaged newest one falls back to the one before it, where Ray Train's would end the run. Ray's own folder is thus
-scratch, one for each attempt, in <run>/ray.
+damaged newest one falls back to the one before it, where Ray Train's would end the run. Ray Train is told of those that
+are to be validated, does not copy them, and validates them one after another in tasks of their own.
+
+A validation takes no CPU from the count, so that it also runs where workers hold all of them. With GPUs it asks for a
+whole one, lest it run a worker out of memory: where the workers hold all, validations wait until these are done, which
+Ray Train lets go before it waits for validations. The trainer is done when they all are.
 """
 
 import logging
 import os
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.exceptions
@@ -20,11 +23,16 @@ import ray.train
 import ray.train.torch
 
 from t2l.cluster.progress import LiveLine, Status
-from t2l.cluster.run import Finished, Outcome, Report, open_run, outcome
+from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
 from t2l.errors import ResourceError, T2LError
+from t2l.train.validations import Validate
 
 _POLL_SECONDS = 0.5
+_RAY_SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Where Ray Train keeps which checkpoints it heard of. It refuses to start if one is gone, as pruned ones are."""
+
+T = TypeVar("T")
 
 
 def train_on_ray(config: RunConfig) -> Finished:
@@ -40,27 +48,63 @@ def train_on_ray(config: RunConfig) -> Finished:
         if finished:
             status.tell.remote({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
         else:
-            _fit(_trainer(config, use_gpu, status))
-        done = outcome(config)
-        return Finished(done, _evaluate(config, done, use_gpu, status) if config.train.report_inputs else {})
+            fit(make_trainer(config, use_gpu, status))
+        done = complete(config, validate_in_task(config, use_gpu, status))
+        return Finished(done, _evaluate(config, done, use_gpu, status) if config.train.report_inputs else [])
 
 
-def _trainer(config: RunConfig, use_gpu: bool, status: Any) -> ray.train.torch.TorchTrainer:
-    run_dir = str(config.run_dir.absolute())  # workers have folders of their own
+def make_trainer(
+    config: RunConfig, use_gpu: bool, status: Any, callbacks: Sequence[ray.train.UserCallback] = ()
+) -> ray.train.torch.TorchTrainer:
+    """What trains and validates a run whose folder `open_run` made; `complete` is for when it is done.
+
+    use_gpu: as `check_resources` says. status: a Status actor. callbacks: Ray Train's; each validation is reported to
+    them as {"step": ...} when its checkpoint is there.
+    """
+    run_dir = str(_resolved(config))  # workers have folders of their own
+    validate = _validation(config, use_gpu, status)
     return ray.train.torch.TorchTrainer(
         _work,
         train_loop_config={"config": config.model_dump(mode="json"), "run_dir": run_dir, "status": status},
         scaling_config=_scaling(config.cluster, use_gpu),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        run_config=_ray_run_config(config),
+        run_config=_ray_run_config(config, callbacks),
+        validation_config=ray.train.ValidationConfig(
+            lambda checkpoint, **about: validate(about["step"]),
+            ray_remote_kwargs={"num_cpus": 0, "num_gpus": int(use_gpu)},
+        ),
     )
+
+
+def fit(trainer: ray.train.torch.TorchTrainer) -> None:
+    """Run a trainer, and let a worker's own T2LError out as itself, without Ray's trace around it."""
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if own := _own_error(failure):
+                raise own from None
+        raise
+
+
+def validate_in_task(config: RunConfig, use_gpu: bool, status: Any) -> Validate:
+    """Validates a checkpoint of a run in a Ray task and waits for it; raises the T2LError that this raised."""
+    validate = _validation(config, use_gpu, status)
+
+    def wait(step: int) -> None:
+        status.tell.remote({"phase": f"validating step {step:,}"})
+        _result_of(lambda: validate(step), 0, use_gpu)
+
+    return wait
 
 
 def _work(arguments: dict[str, Any]) -> None:
     """What Ray Train runs in every worker. Its imports are its own: driver and controller start without them."""
     import torch
 
-    from t2l.cluster.worker import Place, run_worker
+    from t2l.cluster.place import Place
+    from t2l.cluster.worker import run_worker
+    from t2l.train.state import CheckpointStore
     from t2l.train.zero import DeepSpeedEngine
 
     # Set here, not by Ray's runtime environment: with one, Ray would not use the processes that it has waiting.
@@ -73,6 +117,7 @@ def _work(arguments: dict[str, Any]) -> None:
         torch.set_num_threads(config.cluster.cpus_per_worker)
     run_dir = Path(arguments["run_dir"])
     place = Place(run_dir, context.get_world_rank(), context.get_world_size(), str(device))
+    store = CheckpointStore(run_dir, config.train.keep_checkpoints)
     status = arguments["status"]
 
     def tell(news: Any) -> None:
@@ -82,7 +127,35 @@ def _work(arguments: dict[str, Any]) -> None:
     def make_engine(module: Any, state: Any) -> DeepSpeedEngine:
         return DeepSpeedEngine(module, config.train, config.cluster.zero_stage, place.device, state)
 
-    run_worker(config, place, make_engine, tell)
+    def validate(step: int) -> None:
+        """All workers report, the first one the checkpoint that it has written; then training goes on."""
+        first = place.rank == 0
+        ray.train.report(
+            {"step": step},
+            ray.train.Checkpoint(store.path(step)) if first else None,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+            validation=first and ray.train.ValidationTaskConfig({"step": step}),
+        )
+
+    run_worker(config, place, make_engine, validate, tell)
+
+
+def _validation(config: RunConfig, use_gpu: bool, status: Any) -> Callable[[int], dict[str, float]]:
+    """A function to send to a node, which validates the checkpoint of a step there and gives its scores."""
+    run_dir = _resolved(config)
+
+    def validate(step: int) -> dict[str, float]:
+        import torch
+
+        from t2l.cluster.validate import Validator
+        from t2l.train.state import CheckpointStore
+
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        torch.set_num_threads(config.cluster.cpus_per_worker)
+        store = CheckpointStore(run_dir, config.train.keep_checkpoints)
+        return Validator(store, "cuda" if use_gpu else "cpu", lambda news: status.tell.remote(news))(step).scores
+
+    return validate
 
 
 def _evaluate(config: RunConfig, done: Outcome, use_gpu: bool, status: Any) -> Report:
@@ -93,7 +166,12 @@ def _evaluate(config: RunConfig, done: Outcome, use_gpu: bool, status: Any) -> R
 
         return make_report(config, done, lambda news: status.tell.remote({"phase": news}))
 
-    task = ray.remote(num_cpus=config.cluster.cpus_per_worker, num_gpus=int(use_gpu))(evaluate)
+    return _result_of(evaluate, config.cluster.cpus_per_worker, use_gpu)
+
+
+def _result_of(work: Callable[[], T], num_cpus: int, use_gpu: bool) -> T:
+    """Done by a Ray task; raises the T2LError that it raised, without Ray's trace around it."""
+    task: Any = ray.remote(num_cpus=num_cpus, num_gpus=int(use_gpu))(work)
     try:
         return ray.get(task.remote())
     except ray.exceptions.RayTaskError as error:
@@ -129,23 +207,18 @@ def _scaling(cluster: ClusterConfig, use_gpu: bool) -> ray.train.ScalingConfig:
     return ray.train.ScalingConfig(num_workers=cluster.num_workers, use_gpu=use_gpu, resources_per_worker=resources)
 
 
-def _ray_run_config(config: RunConfig) -> ray.train.RunConfig:
+def _ray_run_config(config: RunConfig, callbacks: Sequence[ray.train.UserCallback]) -> ray.train.RunConfig:
+    """Ray Train's folder is the run's, as it must hold the checkpoints that Ray Train hears of."""
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.cluster.start_timeout_s)
-    return ray.train.RunConfig(
-        name=time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}",
-        storage_path=str((config.run_dir / "ray").absolute()),
-    )
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_SECONDS))  # how soon it hears of them
+    run_dir = _resolved(config)
+    (run_dir / _RAY_SNAPSHOT).unlink(missing_ok=True)
+    return ray.train.RunConfig(name=run_dir.name, storage_path=str(run_dir.parent), callbacks=list(callbacks))
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer) -> None:
-    """Run, and let a worker's own T2LError out as itself, without Ray's trace around it."""
-    try:
-        trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if own := _own_error(failure):
-                raise own from None
-        raise
+def _resolved(config: RunConfig) -> Path:
+    """The run's folder as Ray Train spells it."""
+    return config.run_dir.resolve()
 
 
 def _own_error(failure: BaseException | None) -> T2LError | None:

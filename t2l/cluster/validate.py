@@ -1,70 +1,59 @@
-"""Validation during training: exact match on held-out tasks of the training family, shared out over the workers."""
+"""Validation during training: a checkpoint folder in, its score out. No Ray here.
 
+Which checkpoint a run ends with hangs on this alone, so it sees neither test tasks nor wording that training lacks.
+"""
+
+import time
 from collections.abc import Sequence
 
-import torch
-from transformers import PreTrainedTokenizerBase
+from t2l.cluster.records import Tell, plot
+from t2l.config import RunConfig
+from t2l.data.suite import build_suite
+from t2l.evaluation.methods import TRAINED
+from t2l.evaluation.questions import questions
+from t2l.evaluation.records import Head, Record
+from t2l.evaluation.suite import Evaluation
+from t2l.tasks.task import Task, TaskSuite
+from t2l.text_to_lora import Frozen, TextToLora
+from t2l.train.state import CheckpointStore
+from t2l.train.validations import Validation
 
-from t2l.evaluation.conditions import questions
-from t2l.evaluation.generate import greedy_answers
-from t2l.evaluation.scorers import exact_match
-from t2l.lora.weights import LoraWeights
-from t2l.tasks.task import Task
-from t2l.text.encoder import TextEncoder
-from t2l.text.prompts import PromptFormat
-from t2l.train.engine import Engine
-from t2l.train.loop import SCORE
+_KNOWN_TASKS = 60
 
-_BATCH = 256
-_SPARE_TOKENS = 4
+
+def validation_tasks(config: RunConfig, suite: TaskSuite) -> Sequence[Task]:
+    """The tasks that choose a run's checkpoint; where the suite holds none back, none.
+
+    Those that no step trains on; but a one-hot code stands for tasks that were, so it is asked about some of these.
+    """
+    return suite.train[:_KNOWN_TASKS] if config.condition == "one_hot" else suite.validation
+
+
+def evaluate(t2l: TextToLora, tasks: Sequence[Task]) -> Record:
+    """What a checkpoint scores on test examples of tasks, described as in training."""
+    start = time.perf_counter()
+    method = TRAINED[t2l.config.condition]
+    wording = "seen" if "seen" in method.wordings else None
+    asked = questions(method, wording, tasks, t2l.config.train.validation_inputs)
+    graded = Evaluation(t2l.base, t2l.tokenizer, lambda keys: t2l.generate(keys).weights).grade(asked)
+    head = Head(method=method.name, wording=wording, split="validation")
+    return Record.of(head, graded, time.perf_counter() - start)
 
 
 class Validator:
-    """Called with a step, gives {"exact_match": share of right answers}; {} if there are no tasks.
+    """Called with a step, validates its checkpoint and writes that down. Keeps the base model for the next one."""
 
-    Descriptions in training wording: unseen wording is for the final report alone. Every worker makes the adapters of
-    all questions, as ZeRO 3 needs all workers in every forward pass, then answers its share; they agree on the sum.
-    """
+    def __init__(self, store: CheckpointStore, device: str, tell: Tell) -> None:
+        self._store, self._device, self._tell = store, device, tell
+        self._frozen: Frozen | None = None
 
-    def __init__(
-        self,
-        engine: Engine,
-        encoder: TextEncoder,
-        tokenizer: PreTrainedTokenizerBase,
-        tasks: Sequence[Task],
-        inputs_per_task: int,
-    ) -> None:
-        self._engine, self._tokenizer = engine, tokenizer
-        self._asked = questions("t2l_seen", tasks, inputs_per_task)
-        chat = PromptFormat.of(tokenizer)
-        self._prompts = [chat.prompt(question.input) for question in self._asked]
-        answers = [question.answer for question in self._asked]
-        if answers:
-            self._features = encoder.encode([str(question.description) for question in self._asked])
-            ids = tokenizer(answers, add_special_tokens=False)["input_ids"]
-            self._longest = max(map(len, ids)) + _SPARE_TOKENS  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def __call__(self, step: int) -> dict[str, float]:
-        if not self._asked:
-            return {}
-        batch = _BATCH * self._engine.world_size
-        right = sum(self._right(slice(start, start + batch)) for start in range(0, len(self._asked), batch))
-        total = torch.tensor(right, device=self._engine.module.base.model.device)
-        if self._engine.world_size > 1:
-            torch.distributed.all_reduce(total)
-        return {SCORE: total.item() / len(self._asked)}
-
-    def _right(self, batch: slice) -> float:
-        """Right answers among this worker's share of a batch."""
-        weights = self._adapters(batch)
-        mine = slice(self._engine.rank, None, self._engine.world_size)
-        asked, prompts = self._asked[batch][mine], self._prompts[batch][mine]
-        base = self._engine.module.base
-        answers = greedy_answers(base, self._tokenizer, prompts, weights.select(mine), self._longest)
-        return sum(exact_match(answer, question.answer) for answer, question in zip(answers, asked, strict=True))
-
-    def _adapters(self, batch: slice) -> LoraWeights:
-        device = self._engine.module.base.model.device
-        states_N_T_D, mask_N_T = self._features.states_N_T_D[batch], self._features.mask_N_T[batch]
-        return self._engine.module.model(states_N_T_D.to(device), mask_N_T.to(device))
+    def __call__(self, step: int) -> Validation:
+        start = time.perf_counter()
+        t2l = TextToLora.from_pretrained(self._store.path(step), self._device, self._frozen)
+        self._frozen = t2l.base, t2l.tokenizer
+        record = evaluate(t2l, validation_tasks(t2l.config, build_suite(t2l.config.data)))
+        validation = Validation(step, record.score, record.scores, time.perf_counter() - start)
+        self._store.validations.write(validation)
+        plot(self._store.run_dir, validation)
+        self._tell({"validated": step, "validation": record.score})
+        return validation

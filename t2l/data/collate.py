@@ -1,6 +1,6 @@
 """From token lists to the tensors of one training batch.
 
-Axes: B rows (sequences), T tokens of the longest row, K labels of all rows together.
+Axes: B rows (sequences), T tokens of the longest row, K labels of all rows together, J likeliest tokens of a teacher.
 
 Everything that depends on the data is settled here, on the CPU: the step itself then needs no mask and no boolean
 indexing, which would make the host wait for the device.
@@ -23,11 +23,15 @@ PAD_TO = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample as token ids; `description` is its place in the DescriptionTable."""
+    """One sample as token ids; `description` is its place in the DescriptionTable.
+
+    teacher: instead of certainty about each token of the answer, ids and probabilities [len(answer), J].
+    """
 
     prompt: list[int]
     answer: list[int]
     description: int
+    teacher: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -42,7 +46,8 @@ class SftBatch:
     label_weights_K: 1 / (labels of the row * rows of the whole step): weighted losses of all batches of a step, on all
         workers, add up to the mean over sequences of the mean over their tokens.
     description_index_B: always on the CPU, as the table knows lengths there.
-    rows_in_step, num_tokens: rows of the whole step on all workers; tokens here that are not padding.
+    teacher_*: of all rows or of none.
+    rows_in_step, count: rows of the whole step on all workers; tokens here that are not padding.
     """
 
     input_ids_B_T: Tensor
@@ -52,7 +57,9 @@ class SftBatch:
     label_weights_K: Tensor
     description_index_B: Tensor
     rows_in_step: int
-    num_tokens: int
+    count: int
+    teacher_ids_K_J: Tensor | None = None
+    teacher_probs_K_J: Tensor | None = None
 
     def pin_memory(self) -> Self:
         return self._map(Tensor.pin_memory)
@@ -62,8 +69,9 @@ class SftBatch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        names = ("input_ids_B_T", "lengths_B", "label_positions_K", "label_ids_K", "label_weights_K")
-        return replace(self, **{name: function(getattr(self, name)) for name in names})
+        moving = {name: tensor for name, tensor in vars(self).items() if isinstance(tensor, Tensor)}
+        del moving["description_index_B"]
+        return replace(self, **{name: function(tensor) for name, tensor in moving.items()})
 
 
 def cut_left(ids: list[int], limit: int) -> list[int]:
@@ -96,8 +104,26 @@ def collate(rows: Sequence[Row], rows_in_step: int, pad_id: int) -> SftBatch:
         label_weights_K=torch.tensor(weights),
         description_index_B=torch.tensor([row.description for row in rows]),
         rows_in_step=rows_in_step,
-        num_tokens=sum(len(row) - 1 for row in rows),
+        count=sum(len(row) - 1 for row in rows),
+        **_teacher(rows),
     )
+
+
+def _teacher(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Rows without a teacher among those with one are sure of their labels."""
+    width = next((row.teacher[0].shape[1] for row in rows if row.teacher), None)
+    if width is None:
+        return {}
+    parts = [row.teacher or _sure(row.answer, width) for row in rows]
+    return {
+        "teacher_ids_K_J": torch.cat([ids for ids, _ in parts]),
+        "teacher_probs_K_J": torch.cat([probs for _, probs in parts]),
+    }
+
+
+def _sure(answer: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
+    ids = torch.tensor(answer)[:, None].expand(-1, width)
+    return ids, torch.eye(width)[0].expand(len(answer), -1)
 
 
 def micro_batches(rows: Sequence[Row], number: int) -> list[Sequence[Row]]:

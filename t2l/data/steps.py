@@ -1,4 +1,4 @@
-"""The batches of a run: item i is what one worker trains on in step i.
+"""The batches of a run through the base model: item i is what one worker trains on in step i.
 
 A step is a pure function of (seed, step, place in the step): one worker and many see the same samples, a resumed run
 repeats what it would have seen, and loader processes may make steps ahead in any order.
@@ -14,13 +14,19 @@ from t2l.config import RunConfig
 from t2l.data.collate import Row, SftBatch, collate, cut_left, micro_batches
 from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.sampler import TaskSampler
+from t2l.data.teacher import Taught, TeacherPool
 from t2l.errors import ConfigError
 from t2l.tasks.task import Task
 from t2l.text.prompts import PromptFormat
 
 
 class SftSteps(Dataset[list[SftBatch]]):
-    """Maps a step to this worker's micro-batches. Raises ConfigError where the step is too small to be split so."""
+    """Maps a step to this worker's micro-batches; with a teacher, its answers take the place of the tasks' own.
+
+    Raises ConfigError where the step is too small to be split so.
+    """
+
+    unit = "tokens"
 
     def __init__(
         self,
@@ -30,10 +36,11 @@ class SftSteps(Dataset[list[SftBatch]]):
         tokenizer: PreTrainedTokenizerBase,
         rank: int = 0,
         world_size: int = 1,
+        teacher: TeacherPool | None = None,
     ) -> None:
         train = config.train
         self._config, self._tasks, self._numbers, self._tokenizer = config, tasks, numbers, tokenizer
-        self._chat = PromptFormat.of(tokenizer)
+        self._chat, self._teacher = PromptFormat.of(tokenizer), teacher
         self._sampler = TaskSampler(len(tasks), config.seed, train.tasks_per_step, rank, world_size)
         self._pad_id = padding_id(tokenizer)
         if train.tasks_per_step // world_size * train.samples_per_task < train.micro_batches:
@@ -72,23 +79,34 @@ class SftSteps(Dataset[list[SftBatch]]):
             for slot in self._sampler(step)
             for i in range(samples)
         ]
-        prompts, answers, descriptions = zip(*drawn, strict=True)
-        limits = self._config.data
-        return [
-            Row(cut_left(prompt, limits.max_prompt_tokens), cut_left(answer, limits.max_response_tokens), description)
-            for prompt, answer, description in zip(self._ids(prompts), self._ids(answers), descriptions, strict=True)
-        ]
+        prompts, answers, descriptions, teachers = zip(*drawn, strict=True)
+        prompt_ids, answer_ids = self._ids(prompts), self._ids(answers)
+        return [self._row(*parts) for parts in zip(prompt_ids, answer_ids, descriptions, teachers, strict=True)]
 
-    def _draw(self, rng: random.Random, task_number: int) -> tuple[str, str, int]:
-        """A sample: prompt, answer and the number of a freshly drawn description."""
-        task, data = self._tasks[task_number], self._config.data
-        which = rng.randrange(self._numbers.counts[task_number])
-        example = task.train[rng.randrange(len(task.train))]
+    def _row(self, prompt: list[int], answer: list[int], description: int, taught: Taught | None) -> Row:
+        prompt = cut_left(prompt, self._config.data.max_prompt_tokens)
+        if taught is not None:
+            return Row(prompt, taught.answer, description, (taught.ids, taught.probs))
+        return Row(prompt, cut_left(answer, self._config.data.max_response_tokens), description)
+
+    def _draw(self, rng: random.Random, task_number: int) -> tuple[str, str, int, Taught | None]:
+        """A sample: prompt, answer, the number of a freshly drawn description, and what the teacher says instead."""
+        task, data, count = self._tasks[task_number], self._config.data, self._numbers.counts[task_number]
+        taught = None
+        if self._teacher is None:
+            which = rng.randrange(count)
+            number = which if self._config.condition == "input" else rng.randrange(len(task.train))
+        else:
+            number = rng.randrange(self._teacher.size)
+            which = number % count
+            if rng.random() >= self._teacher.sft_share:
+                taught = self._teacher.look_up(task_number, number)
+        example = task.train[number]
         shown = data.definition == "always" or (
             data.definition == "dropout" and rng.random() >= data.definition_dropout
         )
-        prompt = self._chat.prompt(example.input, task.descriptions[which] if shown else None)
-        return prompt, self._chat.answer(example.output), self._numbers.starts[task_number] + which
+        prompt = self._chat.prompt(example.input, task.descriptions[which % len(task.descriptions)] if shown else None)
+        return prompt, self._chat.answer(example.output), self._numbers.starts[task_number] + which, taught
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[return-value]

@@ -4,21 +4,49 @@ Axes: B prompts of one batch, T tokens of the longest of them.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.errors import DataError, SpecMismatchError
-from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
 
-_BATCH = 256
+_ROWS = {"cpu": 256, "cuda": 1024}
+"""Of one batch; more would not be faster."""
+
+
+class Adaptable(Protocol):
+    """A base model that answers with adapters, as a PerRowLora does."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True)
+class Unadapted:
+    """A model that answers as it is."""
+
+    model: PreTrainedModel
+
+    def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]:
+        assert weights is None
+        return nullcontext()
+
+
+def batch_size(model: PreTrainedModel) -> int:
+    """Rows that are answered at once on the model's device."""
+    return _ROWS.get(model.device.type, _ROWS["cuda"])
 
 
 @torch.no_grad()
 def greedy_answers(
-    base: PerRowLora,
+    base: Adaptable,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     weights: LoraWeights | None,
@@ -38,24 +66,24 @@ def greedy_answers(
     ids: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
     _check_room(base.model, max(map(len, ids)), max_new_tokens)
     answers = [""] * len(prompts)
-    for rows in _batches(ids):
+    for rows in _batches(ids, batch_size(base.model)):
         mine = weights if weights is None or len(weights) == 1 else weights.select(rows)
         with base.adapters(mine):
-            answer_ids = _generate(base.model, tokenizer, [ids[row] for row in rows], max_new_tokens)
+            answer_ids = greedy_tokens(base.model, tokenizer, [ids[row] for row in rows], max_new_tokens)
         texts = tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             answers[row] = text.strip()
     return answers
 
 
-def _batches(ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _batches(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
     """Numbers of prompts of like length, so that little padding is computed."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    for start in range(0, len(order), _BATCH):
-        yield order[start : start + _BATCH]
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
-def _generate(
+def greedy_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], max_new_tokens: int
 ) -> Tensor:
     """New tokens [B, <= max_new_tokens]; a row that has ended is filled up with padding."""

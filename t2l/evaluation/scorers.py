@@ -1,4 +1,16 @@
-"""Scorers: pure functions from an answer and its reference to [0, 1]."""
+"""Scorers: functions from an answer and its reference to a score in [0, 1]; ``SCORERS`` has them by name.
+
+All are pure, except that ``pass_at_1`` runs the answer in a process of its own.
+"""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from t2l.errors import DataError
+from t2l.evaluation.pass_at_1 import pass_at_1
+
+Scorer = Callable[[str, str], float]
 
 
 def exact_match(answer: str, reference: str) -> float:
@@ -15,6 +27,47 @@ def rouge_l(answer: str, reference: str) -> float:
     return 2 * common / (len(a) + len(b))
 
 
+def choice(answer: str, reference: str) -> float:
+    """1 if the answer picks the option whose letter is the reference ("B", "(b)"); accuracy of ARC, HellaSwag, PIQA ...
+
+    A label is a letter that punctuation or the line's end closes ("b)", "B."), or a capital before a space; but "A" and
+    "I" before a space are words, unless "is", "because" or "since" follows. The answer's pick is the first of:
+    the label it begins with; the last label after "answer" ("the answer is B"); the label in brackets, or after
+    "option", "choice", "choose", "pick", "select", "is" or "boxed", if all such labels agree. Else it picks none.
+
+    Raises DataError for a reference that is not one letter.
+    """
+    letter = re.sub(r"[\W_]", "", reference).upper()
+    if not re.fullmatch("[A-Z]", letter):
+        raise DataError(f"the reference of a choice is {reference!r}: give the letter of the right option")
+    return float(_picked(answer) == letter)
+
+
+def number(answer: str, reference: str) -> float:
+    """1 if answer and reference end in the same number, as GSM8K is scored (Cobbe et al. 2021).
+
+    A text's number is the first one after its first "####" (GSM8K's own mark); without that, its last one. Numbers are
+    compared by value (42, 42.0 and 042 are equal), without tolerance. Thousands' commas, currency signs and a full stop
+    at the end are no part of it; nor is a percent sign: 50% is 50, as in GSM8K's references. "3/4" written without
+    spaces is the quotient. A minus counts if no letter, digit or bracket stands before it: "5-3" ends in 3.
+
+    Raises DataError for a reference without a number.
+    """
+    expected = _number(reference)
+    if expected is None:
+        raise DataError(f"the reference {reference!r} holds no number: choose another metric for this task")
+    return float(_number(answer) == expected)
+
+
+SCORERS: dict[str, Scorer] = {
+    "exact_match": exact_match,
+    "rouge_l": rouge_l,
+    "choice": choice,
+    "number": number,
+    "pass_at_1": pass_at_1,
+}
+
+
 def _words(text: str) -> list[str]:
     spaced = "".join(c if c.isalnum() or c.isspace() else f" {c} " for c in text)
     return spaced.split()
@@ -27,3 +80,44 @@ def _longest_common_subsequence(a: list[str], b: list[str]) -> int:
         for j, y in enumerate(b, 1):
             previous, row[j] = row[j], previous + 1 if x == y else max(row[j], row[j - 1])
     return row[-1]
+
+
+_CLOSED = r"""(?=[)\]}:;!?*"”]|[.,'’](?!\w)|[ \t]*$)"""  # "A's", "e.g" and "A-level" are no labels
+_LABEL = rf"([A-Za-z]{_CLOSED}|[B-HJ-Z](?=\s)|[AI](?=\s+(?:is|because|since)\b))"
+_AT_START = re.compile(rf"[\W_]*{_LABEL}", re.MULTILINE)
+_OF_ANSWER = re.compile(
+    rf"\b(?i:answer)(?:\s+(?:is|was|must be|would be|should be))?[\W_]*(?:(?i:option|choice)[\W_]*)?\b{_LABEL}",
+    re.MULTILINE,
+)
+_NAMED = re.compile(
+    rf"(?<=\()([A-Za-z])(?=\))|\b(?i:option|choice|choose|pick|select|is|boxed)\b[\W_]*?\b{_LABEL}", re.MULTILINE
+)
+
+
+def _picked(answer: str) -> str | None:
+    """The letter, a capital, of the option that an answer picks; the rule is at ``choice``."""
+    if start := _AT_START.match(answer):
+        return start[1].upper()
+    if of_answer := _OF_ANSWER.findall(answer):
+        return of_answer[-1].upper()
+    named = {(bracketed or label).upper() for bracketed, label in _NAMED.findall(answer)}
+    return named.pop() if len(named) == 1 else None
+
+
+_NUMBER = re.compile(
+    r"(?P<minus>(?<![\w)\]])[-−])?[$£€]?(?P<minus_after>(?<=[$£€])[-−])?"
+    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![.0-9])\.[0-9]+)"
+    r"(?:/(?P<below>[1-9][0-9]*))?"
+)
+
+
+def _number(text: str) -> Decimal | None:
+    """The number that a text ends in; the rule is at ``number``."""
+    marked = _NUMBER.search(text.partition("####")[2])
+    found = marked or next(reversed(list(_NUMBER.finditer(text))), None)
+    if found is None:
+        return None
+    value = Decimal(found["digits"].replace(",", ""))
+    if found["below"]:
+        value /= Decimal(found["below"])
+    return value.copy_negate() if found["minus"] or found["minus_after"] else value

@@ -1,64 +1,54 @@
-"""Scores as a table for people and as JSON for programs."""
+"""Records as a table for people."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.table import Table
 
-from t2l.evaluation.suite import Score
-
-Results = Mapping[str, Mapping[str, Score]]
+from t2l.evaluation.records import Record
 
 LABELS = {
     "base": "base, no definition",
     "definition": "base, definition in the prompt",
-    "definition_seen": "base, definition (training wording)",
-    "t2l_seen": "T2L, training wording",
-    "t2l": "T2L, unseen wording",
-    "shuffled": "T2L, another task's description",
-    "junk": "T2L, junk text",
+    "few_shot": "base, 3 examples",
+    "few_shot_definition": "base, definition and 3 examples",
+    "oracle": "the task's own LoRA",
+    "average": "average of the tasks' LoRAs",
+    "nearest": "LoRA of the nearest task",
+    "arrow": "Arrow routing",
+    "t2l": "T2L",
+    "refined": "T2L, refined by 8 examples",
+    "multitask": "one LoRA for all tasks",
+    "hyperdecoder": "hyperdecoder",
+    "one_hot": "one-hot T2L",
+}
+WORDINGS = {
+    "seen": "training wording",
+    "unseen": "unseen wording",
+    "shuffled": "another task's description",
+    "junk": "junk text",
+    "static": "mean adapter",
 }
 
 
-def score_table(results: Results, title: str = "exact match") -> Table:
-    """One row a condition, one column a split."""
+def score_table(records: Sequence[Record], title: str = "score, ± 95 % over tasks") -> Table:
+    """One row a method and wording, one column a split."""
+    splits = list(dict.fromkeys(record.split for record in records))
+    cells = {(_row(record), record.split): f"{record.score:.3f} ± {record.margin_95:.3f}" for record in records}
     table = Table(title=title)
-    table.add_column("condition")
-    for split, scores in results.items():
-        questions = max(score.num_questions for score in scores.values())
+    table.add_column("method")
+    for split in splits:
+        questions = max(record.num_questions for record in records if record.split == split)
         table.add_column(f"{split.replace('_', ' ')}\n({questions:,} inputs)", justify="right")
-    for condition in next(iter(results.values())):
-        cells = [f"{scores[condition].exact_match:.3f}" for scores in results.values()]
-        table.add_row(LABELS.get(condition, condition), *cells, style="bold" if condition == "t2l" else None)
+    for row in dict.fromkeys(map(_row, records)):
+        table.add_row(_label(*row), *(cells.get((row, split), "–") for split in splits))
     return table
 
 
-def accuracies(results: Results) -> dict[str, dict[str, float]]:
-    """split -> condition -> exact match."""
-    return {split: {name: score.exact_match for name, score in scores.items()} for split, scores in results.items()}
+def _row(record: Record) -> tuple[str, str, str | None, int | None]:
+    return record.method, record.name, record.wording, record.seed
 
 
-def details(results: Results) -> dict[str, dict[str, dict[str, object]]]:
-    """split -> condition -> all figures, by task too."""
-    return {
-        split: {
-            name: {
-                "exact_match": score.exact_match,
-                "margin_95": score.margin,
-                "rouge_l": score.rouge_l,
-                "num_questions": score.num_questions,
-                "by_task": score.by_task,
-            }
-            for name, score in scores.items()
-        }
-        for split, scores in results.items()
-    }
-
-
-def write_json(path: Path, data: object) -> None:
-    """Complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    fresh.rename(path)
+def _label(method: str, name: str, wording: str | None, seed: int | None) -> str:
+    parts = [LABELS[method], *([WORDINGS[wording]] if wording else [])]
+    run = f" [{name}{'' if not seed else f', seed {seed}'}]" if name else ""
+    return ", ".join(parts) + run.replace("[", "\\[")

@@ -33,5 +33,5 @@ def build_reader(config: ReaderConfig | None, feature_dim: int) -> SentenceReade
 
 def build_model(config: RunConfig, spec: LoraSpec, feature_dim: int) -> TextToLoraModel:
     """A fresh model for a run; deterministic under torch.manual_seed."""
-    reader = build_reader(config.encoder.reader, feature_dim)
+    reader = build_reader(config.reader, feature_dim)
     return TextToLoraModel(reader, HyperNetwork(spec, config.hypernet, reader.embedding_dim))

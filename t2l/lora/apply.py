@@ -38,6 +38,7 @@ class RowLoraLinear(nn.Module):
         self.scaling = scaling
         self.dropout = dropout
         self.pair: Pair | None = None
+        self.train(base.training)  # a fresh module is in training mode, and dropout would act on answers
 
     @property
     def weight(self) -> Tensor:
@@ -79,6 +80,13 @@ class PerRowLora(nn.Module):
         for key, layer in layers.items():
             model.set_submodule(key, layer)
         self._layers = tuple(layers.values())  # module by module; a tuple, lest they register twice
+
+    def released(self) -> PreTrainedModel:
+        """The model as it was before, for LoRA layers of another spec; this object must not be used any more."""
+        for key, layer in list(self.model.named_modules()):
+            if isinstance(layer, RowLoraLinear):
+                self.model.set_submodule(key, layer.base)
+        return self.model
 
     def forward(self, weights: LoraWeights | None, **inputs: Any) -> Any:
         """Run the model on `inputs`, as its own forward takes them, with these adapters; None: base model.

@@ -18,6 +18,7 @@ class Task:
 
     ``descriptions`` are the wordings that training may use; ``unseen_descriptions`` share no wording with them and
     serve evaluation only. Sequences may be lazy; each index always gives the same value.
+    ``metric`` names the scorer (t2l/evaluation/scorers.py) that says how right an answer is.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Task:
     unseen_descriptions: Sequence[str]
     train: Sequence[Example]
     test: Sequence[Example]
+    metric: str = "exact_match"
 
 
 @dataclass(frozen=True)

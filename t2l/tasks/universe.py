@@ -56,15 +56,19 @@ class Program:
         return RENDERS[self.domain][self.render](kept, DOMAINS[self.domain].separator) if kept else None
 
     def draw(self, rng: random.Random) -> Example:
-        """An example whose answer exists: inputs where the pick finds nothing, or too little, are drawn again."""
+        """An example whose answer exists."""
+        given = self.draw_input(rng)
+        return Example(given.text, str(self.apply(given)))
+
+    def draw_input(self, rng: random.Random) -> Input:
+        """Inputs where the pick finds nothing, or too little, are drawn again."""
         pairs = self.pick.count("+")
         while True:
             given = DOMAINS[self.domain].draw(rng)
             if pairs and len(PICKS[self.domain][self.pick](given)) <= pairs:
                 continue
-            answer = self.apply(given)
-            if answer is not None:
-                return Example(given.text, answer)
+            if self.apply(given) is not None:
+                return given
 
 
 class _Generated(Sequence[T]):
@@ -195,7 +199,8 @@ def _covering_order(train: Sequence[Program]) -> list[Program]:
 
 
 @cache
-def _full_splits() -> dict[str, list[Program]]:
+def full_splits() -> dict[str, list[Program]]:
+    """The programs behind each split of the whole universe."""
     known = [p for p in programs() if p.pick not in NEW_OPERATIONS and p.render not in NEW_OPERATIONS]
     splits = split_programs(known, _SPLIT_SIZES)
     unknown = [p for p in programs() if p.pick in NEW_OPERATIONS or p.render in NEW_OPERATIONS]
@@ -205,7 +210,7 @@ def _full_splits() -> dict[str, list[Program]]:
 
 def pretraining_programs() -> list[Program]:
     """What the base model is pretrained on: everything but the novel combinations."""
-    novel = set(_full_splits()["novel"])
+    novel = set(full_splits()["novel"])
     return [program for program in programs() if program not in novel]
 
 
@@ -218,7 +223,7 @@ def universe(num_train_tasks: int | None = 479) -> TaskSuite:
 
     Test and validation tasks do not depend on the number of training tasks.
     """
-    splits = _full_splits()
+    splits = full_splits()
     available = len(splits["train"])
     if num_train_tasks is not None and not 1 <= num_train_tasks <= available:
         raise ConfigError(f"num_train_tasks is {num_train_tasks}; the universe has 1 to {available} training tasks")

@@ -82,7 +82,7 @@ class EncodeBatch(Protocol):
 def build_encoder(
     config: EncoderConfig, base: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", names: Sequence[str] = ()
 ) -> TextEncoder:
-    """The encoder that a run's settings name; `names` are the texts that a one-hot encoder shall know.
+    """The encoder that a run's settings name; if there are `names`, one that knows these by their place alone.
 
     Raises ConfigError for several encoders without a reader, whose tokens nothing would condense.
     """
@@ -91,13 +91,14 @@ def build_encoder(
     from t2l.text.one_hot import OneHotEncoder
     from t2l.text.sentence import SentenceEncoder
 
+    if names:
+        return OneHotEncoder(names)
     if len(config.kinds) > 1 and config.reader is None:
         raise ConfigError(f"encoder.kinds {list(config.kinds)} side by side need encoder.reader, which condenses them")
     pooling = "sentence" if config.reader is None else "tokens"
     makers = {
         "sentence": lambda: SentenceEncoder(config.model, pooling, base.device),
         "llm": lambda: LlmEncoder(base, tokenizer, pooling, config.probes, config.probe_layers),
-        "one_hot": lambda: OneHotEncoder(names),
     }
     encoders = [makers[kind]() for kind in config.kinds]
     return encoders[0] if len(encoders) == 1 else JointEncoder(encoders)

@@ -1,15 +1,16 @@
-"""Loading the frozen base model."""
+"""Loading the frozen base model, and the adapters that fit it."""
 
 import hashlib
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from t2l.config import BaseConfig
+from t2l.config import BaseConfig, LoraConfig
 from t2l.embedded import BASE_DIR
 from t2l.errors import CheckpointError, HubAccessError
+from t2l.lora.spec import LoraSpec
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -22,6 +23,11 @@ def fingerprint(model: PreTrainedModel) -> str:
 def base_path(config: BaseConfig) -> str:
     """Folder or hub name of the base model."""
     return str(BASE_DIR) if config.path == "embedded" else config.path
+
+
+def build_spec(lora: LoraConfig, base_config: PretrainedConfig) -> LoraSpec:
+    """Adapters of these settings for a base model. Raises ConfigError for targets that it lacks."""
+    return LoraSpec.from_config(base_config, lora.target_modules, lora.rank, lora.alpha, lora.use_rslora, lora.dropout)
 
 
 def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

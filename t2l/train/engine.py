@@ -8,12 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from t2l.config import SftConfig
-from t2l.data.collate import SftBatch
+from t2l.config import TrainConfig
 from t2l.text.encoder import TextFeatures
-from t2l.train.losses import SftLosses
+from t2l.train.losses import Losses
+from t2l.train.module import Batch, TrainModule
 from t2l.train.state import State
-from t2l.train.step import SftModule
 
 MODEL, UPDATES = "model/", "updates"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -23,13 +22,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Engine(Protocol):
     """A module in training. Per step: forward and backward for each micro-batch, then one step."""
 
-    module: SftModule
+    module: TrainModule
     rank: int
     world_size: int
 
-    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses: ...
+    def forward(self, batch: Batch, features: TextFeatures) -> Losses: ...
 
-    def backward(self, losses: SftLosses) -> None: ...
+    def backward(self, losses: Losses) -> None: ...
 
     def step(self, lr: float) -> None:
         """Sum gradients over micro-batches and workers, clip them, update, and forget them."""
@@ -43,7 +42,7 @@ class Engine(Protocol):
         ...
 
 
-def adamw(module: nn.Module, config: SftConfig) -> torch.optim.AdamW:
+def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """The optimizer; its rate is 0 until `Engine.step` sets it."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(parameters, lr=0.0, weight_decay=config.weight_decay, fused=parameters[0].is_cuda)
@@ -55,7 +54,7 @@ class TorchEngine:
     rank, world_size = 0, 1
 
     def __init__(
-        self, module: SftModule, config: SftConfig, device: torch.device | str = "cpu", state: State | None = None
+        self, module: TrainModule, config: TrainConfig, device: torch.device | str = "cpu", state: State | None = None
     ) -> None:
         self.module = module.to(device)
         self._clip = config.clip
@@ -65,10 +64,10 @@ class TorchEngine:
         if state is not None:
             load_moments(module, self._optimizer, state)
 
-    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses:
+    def forward(self, batch: Batch, features: TextFeatures) -> Losses:
         return self.module(batch, features)
 
-    def backward(self, losses: SftLosses) -> None:
+    def backward(self, losses: Losses) -> None:
         losses.total.backward()
 
     def step(self, lr: float) -> None:

@@ -3,7 +3,7 @@
     <run>/checkpoints/step-000123/{config.json, model.safetensors, README.md}   what others load
                                   resume/{state.safetensors, progress.json}     what this run goes on from
                                   manifest.json                                 sha256 of every other file
-    <run>/best.json                                                             which step validated best
+    <run>/validation/step-000123.json                                           what it scored, see validations.py
 
 The state is whole, whatever the number of workers and the ZeRO stage, so any number may go on from it.
 """
@@ -14,7 +14,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -22,79 +21,67 @@ from torch import Tensor
 
 from t2l.errors import CheckpointError
 from t2l.lora.peft_io import complete_or_absent
+from t2l.train.validations import Validations
 
 _MANIFEST, _PROGRESS, _STATE = "manifest.json", "resume/progress.json", "resume/state.safetensors"
 _NAME = re.compile(r"step-(\d{6,})")
 
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: steps done, and where validation was best so far."""
-
-    step: int = 0
-    best_step: int | None = None
-    best_score: float | None = None
-
-    def after(self, step: int, score: float | None) -> "Progress":
-        """Progress after `step`, which validated with `score` (None: it did not); of equals the later is best."""
-        if score is not None and (self.best_score is None or score >= self.best_score):
-            return Progress(step, step, score)
-        return Progress(step, self.best_step, self.best_score)
-
-
 State = dict[str, Tensor]
 """See `Engine.state`."""
 
-WriteModel = Callable[[Path, State, Progress], None]
-"""Writes the files that others load into a given, existing folder."""
+WriteModel = Callable[[Path, State, int], None]
+"""Writes the files that others load, of the state after a step, into a given, existing folder."""
 
 
 class CheckpointStore:
-    """The checkpoints of one run; keeps the newest `keep` and the best."""
+    """The checkpoints of one run; keeps the newest `keep`, the best, and those that are yet to be validated."""
 
     def __init__(self, run_dir: Path, keep: int) -> None:
         self.run_dir, self._keep = run_dir, keep
         self._folder = run_dir / "checkpoints"
+        self.validations = Validations(run_dir)
 
     def path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"
 
-    def save(self, progress: Progress, state: State, write_model: WriteModel) -> Path:
-        """Write a checkpoint, then forget those that are neither new nor best. One worker calls this."""
-        target = self.path(progress.step)
+    def save(self, step: int, state: State, write_model: WriteModel, validate: bool = False) -> Path:
+        """Write a checkpoint, then forget those that nobody needs any more. One worker calls this.
+
+        validate: whether it is to be validated; the checkpoint says so itself, lest a kill come in between.
+        """
+        target = self.path(step)
         with complete_or_absent(target, overwrite=True) as folder:
-            write_model(folder, state, progress)
+            write_model(folder, state, step)
             (folder / "resume").mkdir()
             save_file(state, folder / _STATE)
-            (folder / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
+            (folder / _PROGRESS).write_text(json.dumps({"step": step, "validate": validate}, indent=2) + "\n")
             sums = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
             (folder / _MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
-        if progress.best_step == progress.step:
-            self._point_to_best(progress)
-        self._prune(progress.best_step)
+        self.prune()
         return target
 
-    def newest(self) -> Progress | None:
-        """Progress of the newest sound checkpoint, or None. Warns of each damaged one that it passes over."""
+    def newest(self) -> int | None:
+        """Step of the newest sound checkpoint, or None. Warns of each damaged one that it passes over."""
         for step in reversed(self.steps()):
             problem = _problem(self.path(step))
             if problem is None:
-                return self.progress(step)
+                return step
             warnings.warn(f"{self.path(step)} {problem}: going on from the checkpoint before it", stacklevel=2)
         return None
-
-    def progress(self, step: int) -> Progress:
-        return Progress(**json.loads((self.path(step) / _PROGRESS).read_text()))
 
     def state(self, step: int) -> State:
         """What `Engine.state` returned after `step`."""
         return load_file(self.path(step) / _STATE)
 
     def best(self) -> Path | None:
-        """Folder of the checkpoint that validated best, else of the newest."""
-        pointer = self.run_dir / "best.json"
-        steps = [json.loads(pointer.read_text())["step"]] if pointer.exists() else self.steps()[-1:]
-        return self.path(steps[0]) if steps else None
+        """Folder of the checkpoint that validated best, of equals the latest; the newest if none was validated."""
+        best = self._scored()[-1:] or self.steps()[-1:]
+        return self.path(best[0]) if best else None
+
+    def due(self) -> list[int]:
+        """Checkpoints that are to be validated and have not been, ascending."""
+        known = self.validations.read()
+        return [step for step in self.steps() if step not in known and self._is_to_validate(step)]
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -103,23 +90,29 @@ class CheckpointStore:
         names = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
         return sorted(int(name[1]) for name in names if name)
 
+    def prune(self) -> None:
+        """Remove checkpoints that are neither new, nor best, nor yet to be validated."""
+        # In this order: a checkpoint that is being validated is due or has a score, whenever that comes.
+        kept = {*self.due(), *self.steps()[-self._keep :], *self._scored()[-1:]}
+        for step in self.steps():
+            if step not in kept:
+                shutil.rmtree(self.path(step))
+
     def clear_leftovers(self) -> None:
         """Remove what a killed run was writing."""
         for path in self._folder.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _point_to_best(self, progress: Progress) -> None:
-        pointer = self.run_dir / "best.json"
-        fresh = pointer.with_suffix(".new")
-        checkpoint = str(self.path(progress.step).relative_to(self.run_dir))
-        record = {"step": progress.best_step, "score": progress.best_score, "checkpoint": checkpoint}
-        fresh.write_text(json.dumps(record, indent=2) + "\n")
-        fresh.rename(pointer)
+    def _scored(self) -> list[int]:
+        """Checkpoints by their scores, the best last."""
+        known = self.validations.read()
+        return sorted((step for step in self.steps() if step in known), key=lambda step: (known[step].score, step))
 
-    def _prune(self, best_step: int | None) -> None:
-        for step in self.steps()[: -self._keep]:
-            if step != best_step:
-                shutil.rmtree(self.path(step))
+    def _is_to_validate(self, step: int) -> bool:
+        try:
+            return json.loads((self.path(step) / _PROGRESS).read_text()).get("validate", False)
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False  # a damaged one
 
 
 def _problem(folder: Path) -> str | None:

@@ -8,31 +8,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, masking_utils
 
-from t2l.config import SftConfig
+from t2l.config import ThroughBaseConfig
 from t2l.data.collate import SftBatch
 from t2l.errors import ConfigError
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextFeatures
-from t2l.train.losses import SftLosses, SftLossInputs, sft_losses
+from t2l.train.losses import Losses, LossInputs, SoftLabels, through_base_losses
+from t2l.train.module import TrainModule
 
 
-class SftModule(nn.Module):
-    """The trained model together with the frozen base that its adapters are judged on.
+class SftModule(TrainModule):
+    """The trained model together with the frozen base that its adapters are judged on, for SFT and distillation.
 
-    Only `model` is a submodule: the base is neither cast, sharded, broadcast nor saved by whoever wraps this module.
     The trained part is fp32 and computes in the base's dtype. Raises ConfigError for a base whose logits are more than
     its head's output (optionally soft-capped).
     """
 
-    def __init__(self, base: PerRowLora, model: TextToLoraModel, config: SftConfig) -> None:
+    def __init__(self, base: PerRowLora, model: TextToLoraModel, config: ThroughBaseConfig) -> None:
         super().__init__()
         self.model = model
-        self.config = config
+        self._neftune_alpha, self._l2_generated = config.neftune_alpha, config.l2_generated
+        self._label_smoothing = getattr(config, "label_smoothing", 0.0)
         self._frozen = (base,)  # in a tuple, nn.Module does not register it
         check_head(base.model)
 
@@ -40,34 +41,45 @@ class SftModule(nn.Module):
     def base(self) -> PerRowLora:
         return self._frozen[0]
 
+    @property
+    def device(self) -> torch.device:
+        return self.base.model.device
+
     def train(self, mode: bool = True) -> "SftModule":
         self.base.train(mode)
         return super().train(mode)
 
-    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses:
+    def forward(self, batch: SftBatch, features: TextFeatures) -> Losses:
         """Losses of one batch, whose row b is served by the adapter of description b (B = N)."""
         dtype = self.base.model.dtype
         device_type = batch.input_ids_B_T.device.type
         with torch.autocast(device_type, dtype, enabled=dtype == torch.bfloat16):
             weights = self.model(features.states_N_T_D, features.mask_N_T)
-        inputs = SftLossInputs(
+        inputs = LossInputs(
             logits_K_V=label_logits(self.base, weights, self._embed(batch), batch.label_positions_K),
             label_ids_K=batch.label_ids_K,
             label_weights_K=batch.label_weights_K,
             weights=weights,
             adapters_in_step=batch.rows_in_step,
+            teacher=_teacher_of(batch),
         )
-        return sft_losses(inputs, self.config.label_smoothing, self.config.l2_generated)
+        return through_base_losses(inputs, self._label_smoothing, self._l2_generated)
 
     def _embed(self, batch: SftBatch) -> Tensor:
         """Input embeddings [B, T, H], with NEFTune's noise in training (https://arxiv.org/abs/2310.05914)."""
         embeddings_B_T_H = self.base.model.get_input_embeddings()(batch.input_ids_B_T)
-        if not self.training or not self.config.neftune_alpha:
+        if not self.training or not self._neftune_alpha:
             return embeddings_B_T_H
         size_B = batch.lengths_B * embeddings_B_T_H.shape[-1]
-        scale_B = (self.config.neftune_alpha / size_B.sqrt()).to(embeddings_B_T_H.dtype)
+        scale_B = (self._neftune_alpha / size_B.sqrt()).to(embeddings_B_T_H.dtype)
         noise_B_T_H = torch.empty_like(embeddings_B_T_H).uniform_(-1, 1)
         return torch.addcmul(embeddings_B_T_H, noise_B_T_H, scale_B[:, None, None])
+
+
+def _teacher_of(batch: SftBatch) -> SoftLabels | None:
+    if batch.teacher_ids_K_J is None or batch.teacher_probs_K_J is None:
+        return None
+    return SoftLabels(batch.teacher_ids_K_J, batch.teacher_probs_K_J)
 
 
 def label_logits(base: PerRowLora, weights: LoraWeights, embeddings_B_T_H: Tensor, label_positions_K: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2l.config import SftConfig
-from t2l.data.collate import SftBatch
+from t2l.config import TrainConfig
 from t2l.text.encoder import TextFeatures
 from t2l.train.engine import (
     MODEL,
@@ -29,8 +28,8 @@ from t2l.train.engine import (
     trained,
     updates_of,
 )
-from t2l.train.losses import SftLosses
-from t2l.train.step import SftModule
+from t2l.train.losses import Losses
+from t2l.train.module import Batch, TrainModule
 
 
 def import_deepspeed() -> Any:
@@ -56,8 +55,8 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        module: SftModule,
-        config: SftConfig,
+        module: TrainModule,
+        config: TrainConfig,
         zero_stage: int,
         device: torch.device | str = "cpu",
         state: State | None = None,
@@ -75,10 +74,10 @@ class DeepSpeedEngine:
         if state is not None:
             self._load_optimizer(state)
 
-    def forward(self, batch: SftBatch, features: TextFeatures) -> SftLosses:
+    def forward(self, batch: Batch, features: TextFeatures) -> Losses:
         return self._engine(batch, features)
 
-    def backward(self, losses: SftLosses) -> None:
+    def backward(self, losses: Losses) -> None:
         # DeepSpeed takes the mean over workers and micro-batches, but our losses are shares, to be added up.
         self._engine.backward(losses.total * (self.world_size * self._micro_batches))
         self._waiting += 1
@@ -139,7 +138,7 @@ class DeepSpeedEngine:
         return safe_set_local_optimizer_state(parameter, padded.narrow(0, size * self.rank, size), moment)
 
 
-def _settings(config: SftConfig, zero_stage: int) -> dict[str, Any]:
+def _settings(config: TrainConfig, zero_stage: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed only reports with it: our batches differ in rows
         "gradient_accumulation_steps": config.micro_batches,

@@ -1,8 +1,9 @@
-"""The benchmark of the training step, on a few rows: it runs, and what it compares is comparable."""
+"""Benchmarks on a few rows: they run, and what they compare is comparable."""
 
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,10 @@ def test_three_peers_are_measured_on_the_same_batches(tmp_path: Path) -> None:
         assert peer["tokens_per_s"] > 0
         assert all(map(math.isfinite, peer["losses"]))
     assert peers["per_token"]["losses"] == pytest.approx(peers["ours"]["losses"], rel=1e-4), "one method, done twice"
+
+
+def test_the_evaluation_and_peft_give_the_same_answers() -> None:
+    result = runpy.run_path(str(SCRIPT.with_name("evaluate_peft.py")))["compare"](tasks=1, inputs=3, device="cpu")
+    assert (result["questions"], result["adapters"], result["same_answers"]) == (3, 3, 1)
+    assert result["scores"]["ours"] == result["scores"]["peft"]
+    assert result["ratio"] > 0

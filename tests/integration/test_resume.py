@@ -6,19 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+import torch
 from tiny import tiny_config
 
-from t2l.cluster.records import read_metrics
+from t2l.cluster.alone import train_alone
+from t2l.cluster.metrics import Metrics
 from t2l.cluster.run import Finished
+from t2l.cluster.train import train_on_ray
 from t2l.config import RunConfig, dump_config
+from t2l.train.state import CheckpointStore
+from t2l.train.validations import Validations
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
 Losses = dict[int, tuple[float, ...]]
+Train = Callable[[RunConfig], Finished]
 
 
 def job(config: RunConfig, folder: Path, *more: str, address: str | None = None) -> subprocess.Popen[str]:
@@ -34,16 +41,10 @@ def job(config: RunConfig, folder: Path, *more: str, address: str | None = None)
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, output
-    return output
-
-
 def kill_at(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
     """SIGKILL to the job and to its Ray workers as soon as `step` is logged."""
     deadline = time.monotonic() + PATIENCE_S
-    while not any(record["step"] >= step for record in read_metrics(run_dir)):
+    while not any(record["step"] >= step for record in Metrics(run_dir).read()):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -70,29 +71,52 @@ def ancestors(pid: int) -> Iterator[int]:
 
 def losses(run_dir: Path) -> Losses:
     """By step, all that was logged but times; each step once."""
-    records = [record for record in read_metrics(run_dir) if "loss" in record]
+    records = [record for record in Metrics(run_dir).read() if "loss" in record]
     assert len({record["step"] for record in records}) == len(records)
-    return {record["step"]: tuple(record[key] for key in ("loss", "cross_entropy", "l2", "lr")) for record in records}
+    return {record["step"]: tuple(record[key] for key in ("loss", "fit", "l2", "lr")) for record in records}
 
 
-def check_resume(config: RunConfig, expected: Losses, folder: Path, *more: str, address: str | None = None) -> None:
+def scores(run_dir: Path) -> dict[int, dict[str, float]]:
+    return {step: found.scores for step, found in Validations(run_dir).read().items()}
+
+
+def check_resume(
+    config: RunConfig, expected: Losses, folder: Path, train: Train, *more: str, address: str | None = None
+) -> None:
+    """Kill the job at some step, start the run again here, and compare."""
     step = random.randint(3, config.train.steps - 5)
     print(f"killing at step {step}")
     kill_at(job(config, folder, *more, address=address), config.run_dir, step)
     assert len(losses(config.run_dir)) < config.train.steps, "the kill came too late"
-    finish(job(config, folder, *more, address=address))
+    train(config)
     assert sorted(expected) == list(range(1, config.train.steps + 1))
     assert losses(config.run_dir) == expected
+    assert CheckpointStore(config.run_dir, keep=1).due() == [], "what was killed unvalidated has been made up for"
 
 
-def test_one_worker(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the job: sums come out alike."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_one_worker(tiny_base: Path, tmp_path: Path, one_thread: None) -> None:
     whole = tiny_config(tiny_base, tmp_path, steps=40, checkpoint_every=5, eval_every=40, report_inputs=0)
-    finish(job(whole, tmp_path, "--no-ray"))
+    train_alone(whole)
     stopped = whole.model_copy(update={"name": "stopped"})
-    check_resume(stopped, losses(whole.run_dir), tmp_path, "--no-ray")
+    check_resume(stopped, losses(whole.run_dir), tmp_path, train_alone, "--no-ray")
+
+    known = scores(whole.run_dir)
+    (whole.run_dir / "validation/step-000040.json").unlink()  # as if it was killed before the validation
+    train_alone(whole)
+    assert scores(whole.run_dir) == known
 
 
 def test_two_workers_on_ray(whole_run: Finished, whole_config: RunConfig, tmp_path: Path, cluster: str) -> None:
     train = whole_config.train.model_copy(update={"report_inputs": 0})
     stopped = whole_config.model_copy(update={"name": "stopped", "train": train})
-    check_resume(stopped, losses(whole_config.run_dir), tmp_path, address=cluster)
+    check_resume(stopped, losses(whole_config.run_dir), tmp_path, train_on_ray, address=cluster)
+    assert scores(stopped.run_dir) == scores(whole_config.run_dir)

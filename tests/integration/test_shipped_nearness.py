@@ -6,8 +6,9 @@ import pytest
 
 from t2l import TextToLora
 from t2l.embedded import CHECKPOINT_DIR
-from t2l.evaluation.conditions import questions
 from t2l.evaluation.junk import WRITTEN_JUNK, random_junk
+from t2l.evaluation.methods import METHODS
+from t2l.evaluation.questions import questions
 from t2l.tasks.universe import universe
 from t2l.text.nearness import NEARNESS_FILE, NearnessIndex, mean_states
 
@@ -44,7 +45,7 @@ def test_random_junk_is_far(share_far: ShareFar) -> None:
 
 def test_the_junk_of_the_evaluation_is_far(share_far: ShareFar) -> None:
     tasks = universe(None).test[:10]
-    texts = [q.description for q in questions("junk", tasks, inputs_per_task=4) if q.description is not None]
+    texts = [question.key or "" for question in questions(METHODS["t2l"], "junk", tasks, inputs_per_task=4)]
     assert len(texts) == 40
     assert share_far(texts) == 1
 

@@ -1,35 +1,42 @@
 """The real job on real Ray with real DeepSpeed: a few steps of a tiny model on two workers."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from t2l.checkpoint import load_checkpoint
-from t2l.cluster.records import read_metrics
+from t2l.cluster.metrics import Metrics
 from t2l.cluster.run import Finished
 from t2l.cluster.train import check_resources, train_on_ray
 from t2l.config import ClusterConfig, RunConfig
 from t2l.errors import ConfigError, ResourceError
+from t2l.evaluation.records import ResultFile
+from t2l.train.validations import Validations
 
 STEPS = 40
 
 
 def test_it_trains_and_writes_everything_down(whole_run: Finished, whole_config: RunConfig) -> None:
-    assert whole_run.outcome.progress.step == STEPS
-    records = read_metrics(whole_config.run_dir)
+    assert whole_run.outcome.step == STEPS
+    records = Metrics(whole_config.run_dir).read()
     losses = [record["loss"] for record in records if "loss" in record]
     assert len(losses) == STEPS
     assert sum(losses[-5:]) < sum(losses[:5])
-    assert [record["step"] for record in records if "validation" in record] == [20, 40]
     assert list((whole_config.run_dir / "tensorboard").glob("events*"))
+
+
+def test_checkpoints_are_validated_while_training_goes_on(whole_run: Finished, whole_config: RunConfig) -> None:
+    scores = {step: found.scores for step, found in Validations(whole_config.run_dir).read().items()}
+    assert scores.keys() == {20, 40}
+    records = Metrics(whole_config.run_dir).read()
+    assert {record["step"]: record["validation"] for record in records if "validation" in record} == scores
+    assert list((whole_config.run_dir / "tensorboard/validation").glob("events*"))
+    assert not list(whole_config.run_dir.glob("checkpoints/checkpoint_*")), "Ray Train copies nothing"
 
 
 def test_checkpoints_hold_the_hypernetwork_only_and_load(whole_run: Finished, whole_config: RunConfig) -> None:
     steps = sorted(path.name for path in (whole_config.run_dir / "checkpoints").iterdir())
     assert steps == ["step-000035", "step-000040"], "the newest two, of which the last validated best or equal"
-    assert json.loads((whole_config.run_dir / "best.json").read_text())["step"] == STEPS
     assert whole_run.outcome.checkpoint.name == "step-000040"
     loaded = load_checkpoint(whole_run.outcome.checkpoint)
     model = loaded.model
@@ -42,12 +49,13 @@ def test_checkpoints_hold_the_hypernetwork_only_and_load(whole_run: Finished, wh
     assert any(tensor.abs().max() > 0 for tensor in weights.B.values()), "training moved B away from 0"
 
 
-def test_the_report_holds_every_condition(whole_run: Finished, whole_config: RunConfig) -> None:
-    written = json.loads((whole_config.run_dir / "results.json").read_text())
-    assert written.keys() == {"seen", "held_out"}
-    for split, scores in written.items():
-        assert set(scores) == {"base", "definition", "t2l", "shuffled", "junk"}
-        assert scores == {name: score.exact_match for name, score in whole_run.report[split].items()}
+def test_the_report_holds_every_wording(whole_run: Finished, whole_config: RunConfig) -> None:
+    written = ResultFile.read(whole_config.run_dir / "results.json").records
+    assert written == whole_run.report
+    assert {record.split for record in written} == {"seen", "held_out"}
+    wordings = {("t2l", wording) for wording in ("seen", "unseen", "shuffled", "junk", "static")}
+    measured = {(record.method, record.wording) for record in written}
+    assert measured == wordings | {("base", None), ("definition", "seen"), ("definition", "unseen")}
 
 
 def test_a_finished_run_says_so(

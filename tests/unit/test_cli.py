@@ -39,8 +39,7 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit: assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "generate" in output
-    assert "run" in output
+    assert all(command in output for command in ("generate", "refine", "run"))
 
 
 # ---- generate
@@ -109,6 +108,49 @@ def test_run_shows_both_answers(tiny_checkpoint: Path) -> None:
     assert answers[0] != answers[1]
     assert row.split("│")[1].strip() == "b, [a]"
     assert all(answer in row for answer in answers if answer.isprintable())
+
+
+# ---- refine
+
+
+def test_refine_writes_another_adapter_with_a_card(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    examples, rest = tmp_path / "few.jsonl", ("--checkpoint", tiny_checkpoint)
+    examples.write_text('{"input": "b, a", "output": "a, b"}\n\n{"input": "d, c", "output": "c, d"}\n')
+    out = tmp_path / "refined"
+    result = t2l("refine", SORT, "--examples", examples, "-o", out, "--steps", 3, *rest)
+    assert result.exit_code == 0, result.output
+    assert "refined with 2 examples" in result.stdout
+    card = (out / "README.md").read_text()
+    assert SORT in card and "Refined with 2 examples in 3 steps." in card
+    t2l("generate", SORT, "-o", tmp_path / "generated", *rest)
+    refined, generated = load_peft(out), load_peft(tmp_path / "generated")
+    assert not refined.B["q_proj"].equal(generated.B["q_proj"])
+    assert "already exists" in refused(t2l("refine", SORT, "--examples", examples, "-o", out, *rest))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "line 2 is no JSON"),
+        ("[1]", "line 2 is no record"),
+        ('{"input": "a"}', "line 2 lacks the field 'output'"),
+        ('{"input": 3, "output": "a"}', "line 2: the field 'input' is 3, not text"),
+        ('{"input": "a", "output": " "}', "line 2: the field 'output' is ' ', not text"),
+        ('{"input": "a", "output": "b", "label": 1}', "line 2 has an unknown field 'label'"),
+    ],
+)
+def test_bad_examples_are_named(line: str, complaint: str, tmp_path: Path) -> None:
+    examples = tmp_path / "few.jsonl"
+    examples.write_text(f'{{"input": "a", "output": "b"}}\n{line}\n')
+    said = refused(t2l("refine", SORT, "--examples", examples, "-o", tmp_path / "out"))
+    assert f"{examples}, " in said and complaint in said
+
+
+def test_files_of_no_examples(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    rest = ("-o", tmp_path / "out")
+    assert "empty holds no example" in refused(t2l("refine", SORT, "--examples", tmp_path / "empty", *rest))
+    assert "missing does not exist" in refused(t2l("refine", SORT, "--examples", tmp_path / "missing", *rest))
 
 
 # ---- errors

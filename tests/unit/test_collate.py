@@ -27,7 +27,7 @@ def test_labels_follow_the_states_that_predict_them(rows: list[Row]) -> None:
             assert seen == whole[: len(row.prompt) + j], "the state has read all before the label, and not the label"
             place += 1
     assert place == len(batch.label_ids_K)
-    assert batch.num_tokens == int((batch.input_ids_B_T != 0).sum())
+    assert batch.count == int((batch.input_ids_B_T != 0).sum())
 
 
 @given(rows_of, st.integers(1, 4))

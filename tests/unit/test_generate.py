@@ -40,7 +40,7 @@ def answers(weights: LoraWeights | None, prompts: list[str] = PROMPTS) -> list[s
 @pytest.mark.parametrize("batch", [1, 2, 256])
 def test_answers_do_not_depend_on_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [answers(adapters().select([i]), [prompt])[0] for i, prompt in enumerate(PROMPTS)]
-    monkeypatch.setattr(generate, "_BATCH", batch)
+    monkeypatch.setattr(generate, "batch_size", lambda model: batch)
     assert answers(adapters()) == alone
     assert len(set(alone)) == len(PROMPTS), "random adapters that all say the same would prove nothing"
     assert answers(None) != alone

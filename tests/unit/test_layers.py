@@ -20,19 +20,21 @@ ALLOWED = {
     "checkpoint": {"config", "errors", "hypernet", "lora"},
     "embedded": {"config", "lora", "tasks", "text"},
     "train": {"config", "errors", "hypernet", "lora", "data", "text", "embedded", "tasks"},
-    "evaluation": {"errors", "lora", "tasks", "text"},
+    "evaluation": {"config", "errors", "lora", "tasks", "text"},
     "text_to_lora": {
-        "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "text", "train",
+        "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text", "train",
     },
     "cluster": {
         "checkpoint", "config", "data", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text",
         "text_to_lora", "train",
     },
-    "cli": {"embedded", "errors", "text", "text_to_lora"},
+    "evidence": {"errors"},
+    "report": {"config", "data", "errors", "evaluation", "lora", "tasks", "text", "text_to_lora"},
+    "cli": {"embedded", "errors", "report", "tasks", "text", "text_to_lora"},
     "__init__": {"text_to_lora"},
 }  # fmt: skip
 FILES = sorted((ROOT / "t2l").rglob("*.py"))
-ENTRIES = sorted(path for folder in ("jobs", "serve") for path in (ROOT / folder).rglob("*.py"))
+ENTRIES = sorted(path for folder in ("jobs", "serve", "tune") for path in (ROOT / folder).rglob("*.py"))
 
 
 def _imports(path: Path) -> Iterator[str]:

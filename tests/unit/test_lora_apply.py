@@ -245,6 +245,12 @@ def test_dropout_acts_on_the_low_rank_path_in_training_alone() -> None:
     torch.testing.assert_close(layer.eval()(x), layer.base(x) + 2.0 * x @ A.mT @ B.mT)
 
 
+def test_lora_layers_take_the_mode_of_those_they_replace() -> None:
+    model = tiny_model("llama").eval()
+    PerRowLora(model, SPEC)
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_checkpointing_recomputes_with_the_adapters_of_its_own_forward(compiled: bool) -> None:
     """Two forwards with different adapters precede the backwards: each recomputes with its own."""

@@ -9,7 +9,8 @@ from tiny import tiny_config, tiny_tokenizer
 
 from t2l.config import DataConfig, RunConfig
 from t2l.data.collate import SftBatch
-from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, SharedEncoding
+from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, ragged
+from t2l.data.shared import SharedWork
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError, DataError
@@ -30,7 +31,7 @@ def tasks(config: RunConfig) -> Sequence[Task]:
 
 
 def steps(config: RunConfig, tasks: Sequence[Task], rank: int = 0, world_size: int = 1) -> SftSteps:
-    numbers = DescriptionNumbers.of(tasks, config.data.num_descriptions)
+    numbers = DescriptionNumbers.of(config.condition, tasks, config.data.num_descriptions)
     return SftSteps(config, tasks, numbers, tiny_tokenizer(), rank, world_size)
 
 
@@ -82,7 +83,7 @@ def test_the_prompt_holds_the_description_as_the_settings_say(
     data = DataConfig.model_validate(config.data.model_dump() | {"definition": definition, "max_prompt_tokens": 4096})
     ours = steps(config.model_copy(update={"data": data}), tasks)
     tokenizer = tiny_tokenizer()
-    texts = DescriptionNumbers.of(tasks, data.num_descriptions).texts(tasks)
+    texts = DescriptionNumbers.of("description", tasks, data.num_descriptions).texts
     rows = [row for step in range(10) for row in samples(ours[step])]
     shown = [texts[number] in str(tokenizer.decode(list(ids))) for ids, _, number in rows]
     assert (any(shown), all(shown)) == {"never": (False, False), "always": (True, True), "dropout": (True, False)}[
@@ -133,16 +134,16 @@ def test_the_table_gives_back_what_was_encoded() -> None:
 
 
 def test_workers_share_the_encoding_and_a_second_run_spares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t2l.data.descriptions._CHUNK", 1)
+    monkeypatch.setattr("t2l.data.shared.CHUNK", 1)
     encoders = [CountingEncoder(), CountingEncoder()]
-    shares = [SharedEncoding(tmp_path, "key", rank, 2) for rank in (0, 1)]
+    shares = [SharedWork(tmp_path, "key", rank, 2) for rank in (0, 1)]
     for share, encoder in zip(shares, encoders, strict=True):
-        share.encode_share(TEXTS, encoder)
+        share.do_share(TEXTS, lambda chunk, encoder=encoder: ragged(encoder.encode(chunk)))
     assert [encoder.asked for encoder in encoders] == [2, 1]
-    check(shares[1].load(TEXTS, "cpu"))
+    check(DescriptionTable.of_parts(shares[1].parts(TEXTS), "cpu"))
     next(iter(tmp_path.glob("*.safetensors"))).write_bytes(b"damaged")
     again = CountingEncoder()
-    SharedEncoding(tmp_path, "key").encode_share(TEXTS, again)
+    SharedWork(tmp_path, "key").do_share(TEXTS, lambda chunk: ragged(again.encode(chunk)))
     assert again.asked == 1
     with pytest.raises(DataError, match="storage that all workers share"):
-        SharedEncoding(tmp_path, "another key").load(TEXTS, "cpu")
+        SharedWork(tmp_path, "another key").parts(TEXTS)

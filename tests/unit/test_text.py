@@ -178,7 +178,7 @@ def test_settings_choose_the_encoder() -> None:
     assert isinstance(encoder(("sentence",), with_reader=False), SentenceEncoder)
     assert isinstance(encoder(("llm",), with_reader=True), LlmEncoder)
     assert isinstance(encoder(("sentence", "llm"), with_reader=True), JointEncoder)
-    one_hot = build_encoder(EncoderConfig(kinds=("one_hot",)), LLAMA, TOKENIZER, names=["a", "b"])
+    one_hot = build_encoder(EncoderConfig(), LLAMA, TOKENIZER, names=["a", "b"])
     assert isinstance(one_hot, OneHotEncoder)
     assert one_hot.feature_dim == 2
 

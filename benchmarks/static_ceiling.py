@@ -1,0 +1,59 @@
+"""How right can an adapter be that does not know the task? The ceiling of base model and multi-task LoRA without a
+definition.
+
+    python benchmarks/static_ceiling.py --out benchmarks/results/static_ceiling.json
+
+For each input of a held-out task, the best guess without its description is the answer that most training tasks of the
+same domain would give. Tasks of a domain share their inputs, so nothing in the input says which task is meant.
+"""
+
+import argparse
+import json
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from t2l.tasks.universe import Program, full_splits
+from t2l.tasks.vocabulary import Input
+
+
+def likeliest(programs: list[Program], given: Input) -> str:
+    """What most of them answer."""
+    answers = Counter(answer for program in programs if (answer := program.apply(given)) is not None)
+    return answers.most_common(1)[0][0]
+
+
+def draw(program: Program, number: int) -> list[Input]:
+    rng = random.Random(program.name)
+    return [program.draw_input(rng) for _ in range(number)]
+
+
+def ceiling(split: str, inputs: int) -> float:
+    """Share of inputs of a split's tasks, `inputs` each, for which the commonest answer is the right one."""
+    splits = full_splits()
+    known = defaultdict(list)
+    for program in splits["train"]:
+        known[program.domain].append(program)
+    right = [
+        likeliest(known[program.domain], given) == program.apply(given)
+        for program in splits[split]
+        for given in draw(program, inputs)
+    ]
+    return sum(right) / len(right)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=50, help="of each task (default 50)")
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    arguments = parser.parse_args()
+    names = {"held_out": "test", "novel": "novel"}
+    found = {name: ceiling(split, arguments.inputs) for name, split in names.items()}
+    line = json.dumps({"benchmark": "static_ceiling", "inputs_per_task": arguments.inputs, "exact_match": found})
+    if arguments.out:
+        arguments.out.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What an evaluation shall measure: every method that its checkpoints and libraries allow, under every wording, on
+every split. Plain data that crosses process boundaries; evaluators (t2l/cluster/evaluators.py) build the rest from it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from t2l.checkpoint import CheckpointInfo, read_info
+from t2l.config import BaseConfig, DataConfig
+from t2l.data.suite import build_suite
+from t2l.embedded import CHECKPOINT_DIR
+from t2l.errors import ConfigError
+from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, Method
+from t2l.evaluation.questions import Question, questions
+from t2l.evaluation.records import Head
+from t2l.hypernet.text_to_lora import build_model
+from t2l.lora.library import Library
+from t2l.tasks.freehand import free_hand_tasks
+from t2l.tasks.task import Task
+from t2l.train.state import CheckpointStore
+
+_EXTRA_TASKS = 40
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which tasks and how many of their inputs."""
+
+    data: DataConfig
+    inputs: int = 20
+    seen_tasks: int = 60
+
+    @property
+    def splits(self) -> dict[str, tuple[Task, ...]]:
+        """All there are, by name."""
+        return _splits(self.data.model_dump_json(), self.seen_tasks)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One record to be made. source: the folder that the adapters come from; tasks: names of those asked about."""
+
+    head: Head
+    source: str
+    scope: Scope
+    tasks: tuple[str, ...]
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.head.method]
+
+    def questions(self, tasks: Sequence[str]) -> list[Question]:
+        """About some of the tasks."""
+        split = self.scope.splits[self.head.split]
+        return questions(self.method, self.head.wording, split, self.scope.inputs, set(tasks))
+
+    @property
+    def num_questions(self) -> int:
+        asked = set(self.tasks)
+        split = self.scope.splits[self.head.split]
+        return sum(min(self.scope.inputs, len(task.test)) for task in split if task.name in asked)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate. splits, methods: names to keep to; None: all there are, of methods the slow ones if `slow`."""
+
+    checkpoints: tuple[Path, ...] = (CHECKPOINT_DIR,)
+    libraries: tuple[Path, ...] = ()
+    splits: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    inputs: int = 20
+    seen_tasks: int = 60
+    slow: bool = False
+
+
+def base_of(request: Request) -> BaseConfig:
+    """The one base model of a request. Raises ConfigError if its checkpoints are for several."""
+    first, *others = [read_info(find_checkpoint(folder)).config.base for folder in request.checkpoints]
+    if other := next((base for base in others if base != first), None):
+        raise ConfigError(
+            f"the checkpoints are for base models {first} and {other}: evaluate those of each by themselves"
+        )
+    return first
+
+
+def aims_of(request: Request) -> list[Aim]:
+    """Everything to measure, what shares an adapter source side by side.
+
+    Prompts alone and libraries are asked about the tasks of the first checkpoint's data. Raises ConfigError for an
+    unknown split or method, or if two sources cannot be told apart in the records.
+    """
+    if unknown := [name for name in request.methods or () if name not in METHODS]:
+        raise ConfigError(f"there is no method '{unknown[0]}': choose from {', '.join(METHODS)}")
+    checkpoints = [find_checkpoint(folder) for folder in request.checkpoints]
+    scope = Scope(read_info(checkpoints[0]).config.data, request.inputs, request.seen_tasks)
+    aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, "", {})]
+    for folder in request.libraries:
+        aims += _library_aims(request, scope, folder)
+    for folder in checkpoints:
+        aims += _checkpoint_aims(request, folder)
+    heads = Counter(aim.head for aim in aims)
+    if twice := next((head for head in heads if heads[head] > 1), None):
+        raise ConfigError(f"two sources are called '{twice.name}' and were made alike: evaluate them into two files")
+    return aims
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute."""
+    if (folder / "checkpoints").is_dir():
+        return (CheckpointStore(folder, keep=1).best() or folder).absolute()
+    return folder.absolute()
+
+
+def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
+    info = read_info(folder)
+    scope = Scope(info.config.data, request.inputs, request.seen_tasks)
+    method, about = TRAINED[info.config.condition], _about(info, len(build_suite(info.config.data).train))
+    names = set(info.names) if info.config.condition == "one_hot" else None
+    aims = list(_aims(request, method, scope, str(folder), about, names))
+    if info.config.condition == "description":
+        aims += _aims(request, REFINED, scope, str(folder), about)
+    return aims
+
+
+def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
+    library = Library.open(folder.absolute())
+    weights = library.weights(library.tasks[:1])
+    about = {"name": folder.name, "rank": weights.spec.rank, "adapter_parameters": weights.spec.num_parameters}
+    aims: list[Aim] = []
+    # Without adapters of training tasks there is nothing to average or to choose from, only oracles.
+    for method in LIBRARY if known_training_tasks(library, scope) else LIBRARY[:1]:
+        names = set(library.tasks) if method.name == "oracle" else None
+        aims += _aims(request, method, scope, str(library.folder), about, names)
+    return aims
+
+
+def known_training_tasks(library: Library, scope: Scope) -> list[Task]:
+    """The training tasks that a library has adapters of."""
+    names = set(library.tasks)
+    return [task for task in build_suite(scope.data).train if task.name in names]
+
+
+def _aims(
+    request: Request,
+    method: Method,
+    scope: Scope,
+    source: str,
+    about: dict[str, Any],
+    names: set[str] | None = None,
+) -> Iterator[Aim]:
+    """One method under each of its wordings on each split that has tasks for it. names: keep to these tasks."""
+    wanted = request.slow or not method.slow if request.methods is None else method.name in request.methods
+    if not wanted:
+        return
+    for split in request.splits or scope.splits:
+        if split not in scope.splits:
+            raise ConfigError(f"there is no split '{split}': choose from {', '.join(scope.splits)}")
+        tasks = scope.splits[split]
+        kept = tuple(task.name for task in tasks if method.applies_to(task) and (names is None or task.name in names))
+        for wording in method.wordings:
+            if kept and not (wording == "shuffled" and len(tasks) < 2):
+                yield Aim(Head(method=method.name, wording=wording, split=split, **about), source, scope, kept)
+
+
+def _about(info: CheckpointInfo, num_train_tasks: int) -> dict[str, Any]:
+    """What the records say of a checkpoint."""
+    config = info.config
+    model = build_model(config, info.spec, info.feature_dim)
+    return {
+        "name": config.name,
+        "variant": config.hypernet.variant,
+        "objective": config.train.objective,
+        "encoder": _encoder_name(info),
+        "condition": config.condition,
+        "seed": config.seed,
+        "num_train_tasks": num_train_tasks,
+        "num_descriptions": config.data.num_descriptions,
+        "latent_size": config.hypernet.latent_size,
+        "head_input_size": config.hypernet.head_input_size,
+        "rank": info.spec.rank,
+        "hypernet_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "adapter_parameters": info.spec.num_parameters,
+        "training_steps": config.train.steps if info.step is None else info.step,
+    }
+
+
+def _encoder_name(info: CheckpointInfo) -> str | None:
+    """Such as "minilm" or "llm+reader"; None where no text is read."""
+    config = info.config
+    if info.names:
+        return "one_hot" if config.condition == "one_hot" else None
+    kinds = [config.encoder.model if kind == "sentence" else kind for kind in config.encoder.kinds]
+    return "+".join(kinds if config.reader is None else [*kinds, "reader"])
+
+
+@cache
+def _splits(settings: str, seen_tasks: int) -> dict[str, tuple[Task, ...]]:
+    """settings: a DataConfig as JSON."""
+    data = DataConfig.model_validate_json(settings)
+    suite = build_suite(data)
+    splits = {"held_out": suite.test, "seen": suite.train[:seen_tasks]}
+    splits |= {name: tasks[:_EXTRA_TASKS] for name, tasks in suite.extra.items()}
+    return splits | ({"free_hand": free_hand_tasks()} if data.suite == "universe" else {})

@@ -1,0 +1,36 @@
+"""<run>/metrics.jsonl: a line for each log record of training, and for each validation."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from t2l.train.validations import Validations
+
+
+class Metrics:
+    """One run's; only one process writes it at a time: the first worker, then whoever completes the run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines: a kill may have cut the last one short."""
+        lines = self._path.read_text().split("\n")[:-1] if self._path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def keep_until(self, step: int) -> None:
+        """Drop the records of later steps."""
+        kept = [record for record in self.read() if record["step"] <= step]
+        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def add_validations(self) -> None:
+        """Take over the scores that it lacks from <run>/validation."""
+        known = {record["step"] for record in self.read() if "validation" in record}
+        for step, validation in Validations(self._run_dir).read().items():
+            if step not in known:
+                self.append({"step": step, "validation": validation.scores})

@@ -1,0 +1,188 @@
+"""A library of oracles: a LoRA for each of many tasks, trained over a Ray cluster or in this process.
+
+Workers write each finished adapter at once as a PEFT folder; the driver then records it in the manifest. A library that
+is started again goes on with the tasks that the manifest lacks, with any number of workers.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2l.cluster.progress import LiveLine, duration
+from t2l.config import RunConfig
+from t2l.errors import ConfigError, DataError, T2LError
+from t2l.lora.apply import PerRowLora
+from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
+from t2l.lora.peft_io import save_peft
+from t2l.tasks.task import Task
+from t2l.train.base import base_path, build_spec, load_base
+from t2l.train.lora import train_loras
+from t2l.train.lora_settings import OracleTraining
+
+
+@dataclass(frozen=True)
+class LibraryJob:
+    """What to train, on what, and where to; `run` says which base model and which shape of adapter.
+
+    Raises ConfigError for numbers below 1.
+    """
+
+    folder: Path
+    run: RunConfig
+    training: OracleTraining
+    at_once: int = 24
+    cpus_per_worker: int = 1
+
+    def __post_init__(self) -> None:
+        if self.at_once < 1 or self.cpus_per_worker < 1:
+            raise ConfigError(
+                f"at_once is {self.at_once} and cpus_per_worker {self.cpus_per_worker}: both must be at least 1"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that an adapter depends on besides its task, by name."""
+        lora = {f"lora.{name}": value for name, value in self.run.lora.model_dump(mode="json").items()}
+        return {**asdict(self.training), **lora, "base.dtype": self.run.base.dtype}
+
+
+@dataclass(frozen=True)
+class News:
+    """From one worker after one round: what it has finished and how many adapters it goes on with."""
+
+    worker: int
+    finished: tuple[LibraryEntry, ...]
+    in_training: int
+
+
+def train_library(job: LibraryJob, tasks: Sequence[Task], use_ray: bool = True) -> Library:
+    """Train what the library lacks of these tasks, shown as one line, and return the library.
+
+    Raises ConfigError if the folder holds adapters of other settings, DataError if there are no tasks or two of them
+    would share a folder, and whatever T2LError a worker raises.
+    """
+    if not tasks:
+        raise DataError("there are no tasks to train adapters for: choose another split, or more tasks")
+    job = replace(job, folder=job.folder.absolute())  # workers have folders of their own
+    manifest = open_manifest(job)
+    _check_names([*(entry.task for entry in manifest.adapters), *(task.name for task in tasks)])
+    known = {entry.task for entry in manifest.adapters}
+    left = [task for task in tasks if task.name not in known]
+    left.sort(key=lambda task: len(task.train[0].input))  # alike in length: little padding
+    with LiveLine(0) as line:
+        progress = _Progress(line, len(tasks), len(tasks) - len(left))
+        train = _on_ray if use_ray else _in_process
+        for news in train(job, left) if left else ():
+            if news.finished:
+                manifest = replace(manifest, adapters=manifest.adapters + news.finished)
+                manifest.write(job.folder)
+            progress.add(news)
+    return Library.open(job.folder)
+
+
+def open_manifest(job: LibraryJob) -> Manifest:
+    """The folder's manifest, or an empty one. Raises ConfigError naming each setting in which it differs."""
+    wanted = Manifest(base_path(job.run.base), job.settings)
+    if not (job.folder / MANIFEST_FILE).exists():
+        return wanted
+    found = Manifest.read(job.folder)
+    before, now = {"base": found.base, **found.settings}, {"base": wanted.base, **wanted.settings}
+    changed = [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]
+    if changed:
+        raise ConfigError(f"{job.folder} holds adapters trained with {'; '.join(changed)}: choose another folder")
+    return found
+
+
+def adapter_folder(task: str) -> str:
+    """Where a task's adapter lies in its library."""
+    return "adapters/" + re.sub(r"[^\w.+-]", "-", task)
+
+
+def _check_names(tasks: Sequence[str]) -> None:
+    by_folder: dict[str, str] = {}
+    for task in tasks:
+        if (other := by_folder.setdefault(adapter_folder(task), task)) != task:
+            raise DataError(f"tasks '{other}' and '{task}' would share the folder {adapter_folder(task)}: rename one")
+
+
+def _train_share(job: LibraryJob, tasks: Sequence[Task], device: str, worker: int = 0) -> Iterator[News]:
+    """What one worker does."""
+    model, tokenizer = load_base(job.run.base, device)
+    base = PerRowLora(model, build_spec(job.run.lora, model.config))
+    for round_ in train_loras(base, tokenizer, tasks, job.training, job.at_once):
+        entries: list[LibraryEntry] = []
+        for done in round_.finished:
+            folder, ends = adapter_folder(done.task.name), (done.steps, done.validation_loss, done.stopped_early)
+            save_peft(done.weights, 0, job.folder / folder, base_path(job.run.base), overwrite=True)
+            entries.append(LibraryEntry(done.task.name, folder, *ends, round(done.seconds, 1)))
+        yield News(worker, tuple(entries), round_.in_training)
+
+
+def _in_process(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
+    return _train_share(job, tasks, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
+    """A worker a GPU, or one for every `cpus_per_worker` CPUs if there is none; each takes its share of the tasks."""
+    import ray
+    import ray.exceptions
+
+    from t2l.cluster.train import start_ray
+
+    start_ray()
+    cluster = ray.cluster_resources()
+    use_gpu = cluster.get("GPU", 0) > 0
+    most = int(cluster["GPU"]) if use_gpu else int(cluster.get("CPU", 0)) // job.cpus_per_worker
+    workers = max(1, min(most, len(tasks)))
+    # A retry would train finished tasks again; a new start does not.
+    options = {"num_cpus": job.cpus_per_worker, "num_gpus": int(use_gpu), "num_returns": "streaming", "max_retries": 0}
+    work: Any = ray.remote(**options)(_work)
+    streams = [work.remote(job, tasks[n::workers], "cuda" if use_gpu else "cpu", n) for n in range(workers)]
+    try:
+        while streams:
+            stream: Any = ray.wait(streams, num_returns=1)[0][0]
+            try:
+                yield ray.get(next(stream))
+            except StopIteration:
+                streams.remove(stream)
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, T2LError) else error) from None
+    finally:
+        for stream in streams:
+            ray.cancel(stream, force=True)
+
+
+def _work(job: LibraryJob, tasks: Sequence[Task], device: str, worker: int) -> Iterator[News]:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if device == "cpu":
+        torch.set_num_threads(job.cpus_per_worker)
+    yield from _train_share(job, tasks, device, worker)
+
+
+class _Progress:
+    """The line of a library: adapters done, in training, adapters a minute, time left."""
+
+    def __init__(self, line: LiveLine, total: int, done: int) -> None:
+        self._line, self._total, self._before, self._done = line, total, done, done
+        self._in_training: Mapping[int, int] = {}
+        self._start = time.monotonic()
+        self._show()
+
+    def add(self, news: News) -> None:
+        self._done += len(news.finished)
+        self._in_training = {**self._in_training, news.worker: news.in_training}
+        self._show()
+
+    def _show(self) -> None:
+        parts = [f"{self._done:,}/{self._total:,} adapters", f"{sum(self._in_training.values())} in training"]
+        if made := self._done - self._before:
+            seconds = time.monotonic() - self._start
+            parts.append(f"{made / seconds * 60:.1f} a minute")
+            parts.append(f"{duration(seconds / made * (self._total - self._done))} left")
+        self._line.show({"phase": "  ".join(parts)}, [])

@@ -1,0 +1,65 @@
+"""The base model as the teacher of distillation: its answers with the definition in the prompt.
+
+Axes: B prompts of one batch, T tokens, K tokens of all answers, V vocabulary, J likeliest tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from t2l.config import DistillConfig
+from t2l.data.collate import Row, collate
+from t2l.data.steps import padding_id
+from t2l.evaluation.generate import end_tokens, greedy_tokens
+from t2l.lora.apply import PerRowLora
+from t2l.text.encoder import batches_by_length
+from t2l.train.step import label_logits
+
+_BATCH = 256
+
+
+class Teacher:
+    """Called with prompts, gives a part of a `TeacherPool` (t2l/data/teacher.py)."""
+
+    def __init__(self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, config: DistillConfig) -> None:
+        self._base, self._tokenizer, self._config = base, tokenizer, config
+        self._ends = frozenset(end_tokens(base.model, tokenizer))
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        answers: list[Tensor] = [torch.empty(0)] * len(prompts)
+        tops: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(prompts)
+        for batch in batches_by_length(prompts, _BATCH):
+            rows = self._answer([prompts[i] for i in batch])
+            for i, row, top in zip(batch, rows, self._likeliest(rows), strict=True):
+                answers[i], tops[i] = torch.tensor(row.answer, dtype=torch.int32), top
+        ids, probs = zip(*tops, strict=True)
+        lengths_M = torch.tensor([len(answer) for answer in answers])
+        return {
+            "answer_S": torch.cat(answers),
+            "ids_S_J": torch.cat(ids),
+            "probs_S_J": torch.cat(probs),
+            "lengths_M": lengths_M,
+        }
+
+    def _answer(self, prompts: Sequence[str]) -> list[Row]:
+        """Greedy answers, each up to its end token."""
+        ids: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        new_B_T = greedy_tokens(self._base.model, self._tokenizer, ids, self._config.answer_tokens)
+        return [Row(prompt, self._cut(answer), 0) for prompt, answer in zip(ids, new_B_T.tolist(), strict=True)]
+
+    def _cut(self, answer: list[int]) -> list[int]:
+        end = next((place for place, token in enumerate(answer) if token in self._ends), len(answer) - 1)
+        return answer[: end + 1]
+
+    def _likeliest(self, rows: Sequence[Row]) -> list[tuple[Tensor, Tensor]]:
+        """Ids and probabilities [len(answer), J] of each row, from one forward pass over prompts and answers."""
+        batch = collate(rows, len(rows), padding_id(self._tokenizer)).to(self._base.model.device)
+        embeddings = self._base.model.get_input_embeddings()(batch.input_ids_B_T)
+        logits_K_V = label_logits(self._base, None, embeddings, batch.label_positions_K)
+        top = logits_K_V.float().softmax(-1).topk(min(self._config.top_k, logits_K_V.shape[1]))
+        probs_K_J = (top.values / top.values.sum(1, keepdim=True)).bfloat16().cpu()
+        lengths = [len(row.answer) for row in rows]
+        return list(zip(top.indices.int().cpu().split(lengths), probs_K_J.split(lengths), strict=True))

@@ -1,0 +1,30 @@
+"""Settings of a run: frozen pydantic models that refuse unknown fields. Imports neither torch nor ray."""
+
+from t2l.config.data import DataConfig
+from t2l.config.load import dump_config, load_config, load_pretrain_config, parse_config
+from t2l.config.model import BaseConfig, EncoderConfig, HypernetConfig, LoraConfig, PretrainConfig, ReaderConfig
+from t2l.config.run import ClusterConfig, Condition, RunConfig
+from t2l.config.train import AnyTrainConfig, DistillConfig, ReconConfig, SftConfig, ThroughBaseConfig, TrainConfig
+
+__all__ = [
+    "AnyTrainConfig",
+    "BaseConfig",
+    "ClusterConfig",
+    "Condition",
+    "DataConfig",
+    "DistillConfig",
+    "EncoderConfig",
+    "HypernetConfig",
+    "LoraConfig",
+    "PretrainConfig",
+    "ReaderConfig",
+    "ReconConfig",
+    "RunConfig",
+    "SftConfig",
+    "ThroughBaseConfig",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+    "load_pretrain_config",
+    "parse_config",
+]

@@ -1,0 +1,106 @@
+"""From YAML and overrides to settings, with errors that name the key at fault."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from t2l.config.model import PretrainConfig
+from t2l.config.run import RunConfig
+from t2l.errors import ConfigError
+
+_TAGS = ("sft", "distill", "recon")
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """A run from a YAML file (None: all defaults) and overrides such as ``train.lr=1e-3``, whose values are YAML.
+
+    Raises ConfigError that names the key at fault; for an unknown one, with the nearest known key.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"config file {path} does not exist")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for override in overrides:
+        _override(settings, override)
+    return parse_config(settings)
+
+
+def parse_config(settings: dict[str, Any]) -> RunConfig:
+    """Check plain settings. Raises ConfigError naming every key at fault."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_complaint(detail, RunConfig) for detail in error.errors())) from None
+
+
+def load_pretrain_config(overrides: Sequence[str]) -> PretrainConfig:
+    """Settings of the base model's pretraining from overrides such as ``minutes=5``."""
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        _override(settings, override)
+    try:
+        return PretrainConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_complaint(detail, PretrainConfig) for detail in error.errors())) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """YAML that `load_config` reads back as an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' is no override: write it as key=value, such as train.lr=1e-3")
+    _put(settings, key.split("."), yaml.safe_load(value))
+
+
+def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = settings.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{'.'.join(keys)}' cannot be set: '{key}' is a single value")
+        settings = inner
+    settings[keys[-1]] = value
+
+
+def _complaint(detail: Any, schema: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in detail["loc"] if part not in _TAGS)
+    if detail["type"] == "union_tag_invalid":
+        return f"setting '{key}.objective' is {detail['ctx']['tag']!r}: choose from {', '.join(_TAGS)}"
+    if detail["type"] != "extra_forbidden":
+        return f"setting '{key}' is {detail['input']!r}: {detail['msg']}"
+    known = list(dict.fromkeys(_keys(schema)))
+    last = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == last]
+    if key in known:
+        return f"setting '{key}' is no setting of objective '{detail['loc'][-2]}': set train.objective, or leave it out"
+    return f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of every setting."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for option in _options(field.annotation):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                yield from _keys(option, f"{prefix}{name}.")
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation allows: the parts of a union, without what Annotated adds."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield from _options(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _options(part)
+    else:
+        yield annotation

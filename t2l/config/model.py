@@ -1,0 +1,102 @@
+"""Settings of what is trained and of what it is trained for."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from t2l.config.settings import Settings
+
+
+class HypernetConfig(Settings):
+    """Size of the hypernetwork; the defaults are the paper's."""
+
+    variant: Literal["S", "M", "L"] = Field(
+        default="M",
+        description="What one head call yields: one rank of A or B (S), all of A or B (M), A and B (L).",
+    )
+    latent_size: int = Field(default=128, gt=0, multiple_of=4, description="Width of the trunk.")
+    head_input_size: int = Field(default=512, gt=0, description="Width of the trunk's output, which the heads read.")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout inside the trunk while training.")
+
+    @property
+    def task_features(self) -> int:
+        """Half of the latent describes the task."""
+        return self.latent_size // 2
+
+    @property
+    def layer_features(self) -> int:
+        """A quarter of the latent tells the layer."""
+        return self.latent_size // 4
+
+    @property
+    def module_features(self) -> int:
+        """The last quarter of the latent tells the target module."""
+        return self.latent_size // 4
+
+    @property
+    def hidden_size(self) -> int:
+        """Width inside every block of the trunk (512 in the paper)."""
+        return 4 * self.latent_size
+
+
+class ReaderConfig(Settings):
+    """The small trained transformer that condenses token states into a task embedding."""
+
+    width: int = Field(default=256, gt=0)
+    num_layers: int = Field(default=2, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    num_queries: int = Field(default=4, ge=1, description="Parts of the embedding; each query answers one.")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class EncoderConfig(Settings):
+    """What reads the description. Without a reader the encoder's own sentence vector is the embedding (the paper)."""
+
+    kinds: tuple[Literal["sentence", "llm"], ...] = Field(
+        default=("sentence",), description="One encoder, or sentence and llm side by side (needs a reader)."
+    )
+    model: str = Field(
+        default="minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
+    )
+    probes: tuple[str, ...] = Field(
+        default=(), description="llm with a reader: inputs that the base model reads after a description."
+    )
+    probe_layers: int = Field(
+        default=2, ge=1, description="llm with a reader: use the states after the last so many layers."
+    )
+    reader: ReaderConfig | None = None
+
+
+class BaseConfig(Settings):
+    """The frozen LLM that adapters are made for."""
+
+    path: str = Field(default="embedded", description="Folder or hub name; embedded: the packaged base model.")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LoraConfig(Settings):
+    """Shape of the adapters; the defaults are the paper's."""
+
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    use_rslora: bool = True
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class PretrainConfig(Settings):
+    """How the embedded base model is made (jobs/pretrain_base.py)."""
+
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    lr: float = 2e-3
+    batch_size: int = 1024
+    minutes: float = 7.0
+    init: str = Field(default="", description="Folder of a model to go on with; empty: from scratch.")
+    definition_share: float = 0.65
+    shots_share: float = 0.15
+    seed: int = 0
+    loader_workers: int = 12

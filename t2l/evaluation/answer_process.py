@@ -1,0 +1,120 @@
+"""The process that runs one answer of ``pass_at_1``: a script for ``python -I``, so only the standard library is here.
+
+stdin: JSON {"answer", "reference", "limits"}; stdout: ``PASSED`` if all tests ran to their end, else nothing.
+Even parsing is done here, not by the caller: Python's parser can crash on deeply nested text.
+"""
+
+import json
+import os
+import re
+import resource
+import sys
+import textwrap
+import types
+
+PASSED = b"passed"
+ANSWER_LINE = "# <answer>\n"
+
+_FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_OPENS_CODE = re.compile(r"\s*(?:(?:async\s+)?def\s|class\s|import\s|from\s+\S+\s+import\s|@\w|try:|\w+\s*=[^=])")
+
+_FORBIDDEN = ("os.exec", "os.fork", "os.kill", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "subprocess.")
+_WRITING = {f"os.{name}" for name in "chmod chown link mkdir remove rename rmdir symlink truncate utime".split()}
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def main() -> None:
+    """Take the order from stdin, hold this process short, run the program."""
+    order = json.load(sys.stdin)
+    report = _silence()
+    _limit(**order["limits"])
+    _guard(os.getcwd())
+    before, _, after = order["reference"].rpartition(ANSWER_LINE)
+    _run(f"{before}{code_of(order['answer'])}\n{after}\n")
+    os.write(report, PASSED)
+
+
+def code_of(answer: str) -> str:
+    """The code in a model's answer: its first code block, or the whole of it, without prose above and below.
+
+    Code starts at the first line that opens some (def, class, import, decorator, try or assignment) and goes on as long
+    as it parses, so that an answer cut off amid a second function keeps the first. An answer without such a line comes
+    back as it is.
+    """
+    fenced = _FENCE.search(answer)
+    for text in [fenced[1], answer] if fenced else [answer]:
+        lines = text.splitlines()
+        start = next((i for i, line in enumerate(lines) if _OPENS_CODE.match(line)), len(lines))
+        for end in range(len(lines), start, -1):
+            code = textwrap.dedent("\n".join(lines[start:end]))
+            if _parses(code):
+                return code
+    return answer
+
+
+def _parses(code: str) -> bool:
+    try:
+        compile(code, "answer.py", "exec")
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _silence() -> int:
+    """What the answer prints goes nowhere; the true stdout is kept as the file descriptor that is returned."""
+    report = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    return report
+
+
+def _limit(cpu_seconds: int, wall_seconds: float, memory_bytes: int, file_bytes: int) -> None:
+    """Limits of the kernel. The caller keeps the wall clock. Linux binds root by all but the number of processes."""
+    limits = {
+        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _guard(folder: str) -> None:
+    """From here on Python refuses to start processes, to use the network, and to change files outside ``folder``.
+
+    An audit hook (PEP 578): portable, without privileges, and no Python code can take it off again.
+    """
+    root = os.path.realpath(folder)
+
+    def inside(path: object) -> bool:
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return True  # a file descriptor: it was opened under this same guard
+        real = os.path.realpath(os.fsdecode(path))
+        return real == os.devnull or os.path.commonpath([root, real]) == root
+
+    def hook(event: str, args: tuple) -> None:
+        network = event.startswith("socket.") and event != "socket.__new__"  # asyncio makes a pair for itself
+        spawns = event == "import" and args[0].startswith("multiprocessing.popen")  # which raises no event of its own
+        if network or spawns or event.startswith(_FORBIDDEN):
+            raise PermissionError(f"{event} is not allowed")
+        written = args[:1] if event == "open" and args[2] & _WRITE_FLAGS else args[:2] if event in _WRITING else ()
+        if not all(inside(path) for path in written):
+            raise PermissionError(f"{event} outside {root} is not allowed")
+
+    sys.addaudithook(hook)
+
+
+def _run(source: str) -> None:
+    """As a module that is not ``__main__``: an answer's own command line is not what is tested."""
+    module = types.ModuleType("answer")
+    sys.modules["answer"] = module  # dataclasses and typing look their module up there
+    exec(compile(source, "answer.py", "exec"), module.__dict__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file a section; each gives None where the results have nothing for it."""

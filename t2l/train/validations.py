@@ -1,0 +1,43 @@
+"""What a run's checkpoints scored on validation tasks: <run>/validation/step-000123.json, each complete or absent.
+
+Whoever evaluates a checkpoint writes its file (t2l/cluster/validate.py), in a process of its own while training goes
+on; whoever chooses a checkpoint reads them all.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+Validate = Callable[[int], object]
+"""Has the checkpoint of a step validated, now or while its caller goes on."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One checkpoint's `score`, by which checkpoints are chosen, all its `scores` by name, and what they took."""
+
+    step: int
+    score: float
+    scores: dict[str, float]
+    seconds: float
+
+
+class Validations:
+    """The validations of one run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._folder = run_dir / "validation"
+
+    def read(self) -> dict[int, Validation]:
+        """All there are by now, by step."""
+        found = [Validation(**json.loads(path.read_text())) for path in sorted(self._folder.glob("step-*.json"))]
+        return {validation.step: validation for validation in found}
+
+    def write(self, validation: Validation) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"step-{validation.step:06d}.json"
+        fresh = path.with_suffix(f".{os.getpid()}.new")
+        fresh.write_text(json.dumps(asdict(validation), indent=2) + "\n")
+        fresh.rename(path)

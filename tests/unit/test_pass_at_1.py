@@ -1,0 +1,135 @@
+"""pass@1 on answers that are right, wrong, wordy, endless and ill-behaved."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from t2l.errors import DataError
+from t2l.evaluation.answer_process import code_of
+from t2l.evaluation.pass_at_1 import Limits, pass_at_1
+
+ADD = "def add(a, b):\n    return a + b"
+MBPP = "assert add(1, 2) == 3\nassert add(-1, 1) == 0"
+HUMAN_EVAL = '''from typing import List
+
+def double(x: int) -> int:
+    return 2 * x
+
+def doubles(xs: List[int]) -> List[int]:
+    """Each number twice."""
+# <answer>
+METADATA = {}
+
+def check(candidate):
+    assert candidate([1, 2]) == [2, 4]
+
+check(doubles)
+'''
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ADD,
+        f"Here you go:\n\n```python\n{ADD}\n```\nIt adds, e.g. `add(1, 2)`.",
+        f"```\n{ADD}",
+        f"{ADD}\n```\nThat is all.",
+        f"python\n{ADD}\n\nThis function adds its arguments.",
+        f"Use this:\n\n    {ADD.replace(chr(10), chr(10) + '    ')}\n\nDone.",
+        f"{ADD}\n\ndef another(a,\n",  # cut off
+    ],
+)
+def test_code_is_found_among_prose(answer: str) -> None:
+    assert code_of(answer).strip() == ADD
+
+
+def test_an_answer_without_code_is_left_alone() -> None:
+    assert code_of("I cannot say.") == "I cannot say."
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"Sure!\n```python\n{ADD}\n```",
+        f"{ADD}\nprint('x' * 10**6)",
+        f"{ADD}\nif __name__ == '__main__':\n    add(int(input()), 1)",
+        f"from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\n{ADD}",
+        f"import os, tempfile\nopen('mine', 'w').write('x')\ntempfile.mkstemp()\nos.remove('mine')\n{ADD}",
+    ],
+)
+def test_right_answers_to_mbpp(answer: str) -> None:
+    assert pass_at_1(answer, MBPP) == 1
+
+
+def test_human_eval_runs_its_prompt_before_the_answer() -> None:
+    right = "def doubles(xs: List[int]) -> List[int]:\n    return [double(x) for x in xs]"
+    assert pass_at_1(right, HUMAN_EVAL) == 1
+    assert pass_at_1(right.replace("double(x)", "x"), HUMAN_EVAL) == 0
+    assert pass_at_1("", HUMAN_EVAL) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def add(a, b):\n    return a - b",
+        "def add(a, b)\n    return a + b",
+        "I cannot say.",
+        "",
+        f"{ADD}\nraise SystemExit(0)",
+        f"{ADD}\nimport os\nos._exit(0)",
+        f"def add(a, b):\n    return {'(' * 5000}a + b{')' * 5000}",
+    ],
+)
+def test_wrong_answers(answer: str) -> None:
+    assert pass_at_1(answer, MBPP) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("import os\nwhile True:\n    os.fork()", "PermissionError"),
+        ("import subprocess\nsubprocess.run(['true'])", "PermissionError"),
+        ("import multiprocessing as m\nm.get_context('spawn').Process(target=print).start()", "PermissionError"),
+        ("import os\nos.kill(os.getppid(), 0)", "PermissionError"),
+        ("import socket\nsocket.create_connection(('127.0.0.1', 9), 1)", "PermissionError"),
+        ("x = bytearray(10**10)", "MemoryError"),
+        ("open('big', 'wb').write(bytes(2 * 2**20))", "OSError"),
+    ],
+)
+def test_ill_behaved_answers_are_refused(line: str, error: str) -> None:
+    indented = line.replace("\n", "\n    ")
+    caught = f"{ADD}\ntry:\n    {indented}\nexcept {error}:\n    pass\nelse:\n    raise SystemExit"
+    assert pass_at_1(caught, MBPP) == 1
+
+
+def test_a_reference_must_test_something() -> None:
+    with pytest.raises(DataError, match="no tests"):
+        pass_at_1(ADD, "import math\n# <answer>\n")
+
+
+def test_endless_answers_end() -> None:
+    assert 0.9 < _seconds_of_failure("while True:\n    pass", Limits(cpu_seconds=1)) < 15
+    assert 0.4 < _seconds_of_failure("import time\ntime.sleep(60)", Limits(wall_seconds=0.5)) < 15
+
+
+def _seconds_of_failure(end: str, limits: Limits) -> float:
+    start = time.monotonic()
+    assert pass_at_1(f"{ADD}\n{end}", MBPP, limits) == 0
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    "line", ["open({!r}, 'w')", "import os; os.remove({!r})", "import shutil; shutil.rmtree({!r})"]
+)
+def test_files_elsewhere_are_safe(tmp_path: Path, line: str) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("as it was")
+    target = str(tmp_path if "rmtree" in line else kept)
+    assert pass_at_1(f"{ADD}\nimport os\nos.chdir('/')\n{line.format(target)}", MBPP) == 0
+    assert kept.read_text() == "as it was"
+
+
+def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert pass_at_1(f"import os\nassert 'HF_TOKEN' not in os.environ\n{ADD}", MBPP) == 1

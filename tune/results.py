@@ -1,0 +1,114 @@
+"""What a sweep came to: one row a trial, read from the trials' folders, best first."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from t2l.config import RunConfig
+from tune.spaces import num_tasks
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    score: the best of its validations, on held-out tasks of the training family (test tasks have no say in a sweep);
+    last_score and loss: at its last validation. hypernet_parameters: all that is trained; adapter_parameters: of one
+    adapter. seconds: in training steps. What a trial did not get to is None.
+    """
+
+    trial: str
+    ended: str
+    settings: dict[str, Any]
+    steps: int
+    score: float | None
+    last_score: float | None
+    loss: float | None
+    train_tasks: int
+    hypernet_parameters: int | None
+    adapter_parameters: int | None
+    seconds: float
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """Parameters of one adapter for each training task, over the parameters trained to make them."""
+        if not (self.adapter_parameters and self.hypernet_parameters):
+            return None
+        return self.train_tasks * self.adapter_parameters / self.hypernet_parameters
+
+
+def read_rows(runs: Mapping[str, RunConfig], keys: Sequence[str]) -> list[Row]:
+    """Rows of trials, best first; `keys` are the settings that vary."""
+    rows = [_read(run, keys) for run in runs.values()]
+    return sorted(rows, key=lambda row: (-1.0 if row.score is None else row.score, -(row.loss or 0.0)), reverse=True)
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Complete or absent; a column for each setting that varies."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(_columns(rows[0])))
+        writer.writeheader()
+        writer.writerows(_columns(row) for row in rows)
+    fresh.rename(path)
+
+
+def ranked_table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title)
+    for name in ("", "trial", "ended", "steps", "score", "loss", "hypernet", "ratio", "seconds"):
+        table.add_column(name, justify="left" if name in ("trial", "ended") else "right")
+    for place, row in enumerate(rows, start=1):
+        table.add_row(
+            str(place),
+            row.trial,
+            row.ended,
+            f"{row.steps:,}",
+            _number(row.score, ".3f"),
+            _number(row.loss, ".4f"),
+            _number(row.hypernet_parameters, ","),
+            _number(row.compression_ratio, ".2f"),
+            f"{row.seconds:.0f}",
+            style="bold" if place == 1 else None,
+        )
+    return table
+
+
+def _read(run: RunConfig, keys: Sequence[str]) -> Row:
+    from t2l.cluster.trials import TrialFolder
+
+    folder = TrialFolder(run.run_dir)
+    validations = folder.validations()
+    hypernet, adapter = folder.parameters()
+    return Row(
+        trial=run.name,
+        ended=folder.ended or "failed",
+        settings={key: _setting(run, key) for key in keys},
+        steps=validations[-1].step if validations else 0,
+        score=max((at.score for at in validations), default=None),
+        last_score=validations[-1].score if validations else None,
+        loss=folder.loss(validations[-1].step) if validations else None,
+        train_tasks=num_tasks(run),
+        hypernet_parameters=hypernet,
+        adapter_parameters=adapter,
+        seconds=round(folder.seconds(), 1),
+    )
+
+
+def _setting(run: RunConfig, key: str) -> Any:
+    value: Any = run
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    plain = {name: value for name, value in vars(row).items() if name not in ("trial", "ended", "settings")}
+    return {"trial": row.trial, "ended": row.ended, **row.settings, **plain, "compression_ratio": row.compression_ratio}
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
