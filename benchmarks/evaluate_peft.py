@@ -7,10 +7,10 @@ Both start from one PEFT folder for each description, made by the shipped checkp
 inputs of held-out tasks; 8 descriptions of each task take turns, so that 8 inputs a task are one an adapter.
 
 ours: as jobs/evaluate.py answers: all folders are read, and rows of all adapters are answered in common batches.
-peft: each adapter is loaded into one PeftModel, answers all of its inputs in one batch, and is deleted.
+peft: each adapter is loaded into one PeftModel, answers all of its inputs in one batch of `generate`, and is deleted.
 
 `whole` adds to both sides what the hypernetwork takes to make the adapters. Both sides run in this process, with the
-same decoding, dtype and device.
+same dtype and device.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l import TextToLora
-from t2l.evaluation.generate import Unadapted, greedy_answers
 from t2l.evaluation.methods import TRAINED
 from t2l.evaluation.questions import Question, questions
 from t2l.evaluation.records import machine, versions
@@ -70,11 +69,21 @@ def peft_answers(
             model.delete_adapter(before)
         places = [place for place, question in enumerate(asked) if question.key == name]
         prompts = [chat.prompt(asked[place].input) for place in places]
-        found = greedy_answers(Unadapted(model), tokenizer, prompts, None, longest)  # type: ignore[arg-type]
+        found = generate(model, tokenizer, prompts, longest)
         for place, answer in zip(places, found, strict=True):
             answers[place] = answer
     model.unload()
     return answers
+
+
+def generate(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+) -> list[str]:
+    """transformers' own greedy generation of one batch."""
+    inputs = tokenizer(list(prompts), padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
+    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
+    new = output[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
 def timed(function: Callable[[], T]) -> tuple[T, float]:

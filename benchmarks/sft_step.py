@@ -31,7 +31,7 @@ import transformers
 from per_token import IGNORED, PerTokenModule, spread
 from torch import Tensor, nn
 
-from t2l.config import RunConfig, load_config
+from t2l.config import RunConfig, SftConfig, load_config
 from t2l.data.collate import SftBatch
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable
 from t2l.data.steps import SftSteps
@@ -52,6 +52,7 @@ Step = Callable[[SftBatch, float], Tensor]
 
 def hypernet_step(kind: type[SftModule], config: RunConfig, table: DescriptionTable, device: str) -> Step:
     """A step as t2l/train/loop.py takes it, on a base of its own; for the per-token peer with its three syncs."""
+    assert isinstance(config.train, SftConfig)
     base, _ = load_base(config.base, device)
     spec = build_spec(config.lora, base.config)
     torch.manual_seed(config.seed)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from t2l.config import DataConfig, RunConfig, load_config
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError
+from t2l.tasks.task import TaskSuite
 
 Grid = Mapping[str, Sequence[Any]]
 """Dotted names of settings -> their values; every combination is a trial."""
@@ -103,6 +104,8 @@ def plan(
         )
         if all(run != known.model_copy(update={"name": name}) for known in runs.values()):  # grids may overlap
             runs[name] = run
+    if lacking := [name for name, run in runs.items() if not tasks_of(run).validation]:
+        raise ConfigError(f"{lacking[0]} has no validation tasks to be judged by: raise data.num_validation")
     steps = budgeted_steps(runs, budget)
     drawn = runs if samples is None else random.Random(0).sample(list(runs), min(samples, len(runs)))
     return {name: _in_parts(run, steps[name], space.parts) for name, run in runs.items() if name in drawn}
@@ -114,21 +117,21 @@ def trial_name(settings: Mapping[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", "_".join(words)).strip("-")
 
 
-def num_tasks(run: RunConfig) -> int:
-    """Training tasks that a run really has."""
-    return _num_tasks(run.data.model_dump_json())
+def tasks_of(run: RunConfig) -> TaskSuite:
+    """The tasks that a run really has."""
+    return _suite(run.data.model_dump_json())
 
 
 @cache
-def _num_tasks(data: str) -> int:
-    return len(build_suite(DataConfig.model_validate_json(data)).train)
+def _suite(data: str) -> TaskSuite:
+    return build_suite(DataConfig.model_validate_json(data))
 
 
 def budgeted_steps(runs: Mapping[str, RunConfig], budget: Budget) -> dict[str, int]:
     """Training steps of each run, by name; see `plan`."""
     if budget == "fixed":
         return {name: run.train.steps for name, run in runs.items()}
-    tasks = {name: num_tasks(run) for name, run in runs.items()}
+    tasks = {name: len(tasks_of(run).train) for name, run in runs.items()}
     most = max(tasks.values())
     return {name: math.ceil(run.train.steps * tasks[name] / most) for name, run in runs.items()}
 

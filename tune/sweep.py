@@ -53,14 +53,14 @@ def main() -> int:
     from tune.plots import draw
     from tune.results import ranked_table, read_rows, write_csv
 
-    rows = read_rows(runs, space.keys)
+    rows = read_rows(runs, space.keys, errors)
     write_csv(rows, output / "results.csv")
     figures = draw(rows, {name: run.hypernet.variant for name, run in runs.items()}, output)
     Console().print(ranked_table(rows, f"{arguments.space}: {len(rows)} trials"))
     print("results:", *(output / "results.csv", *figures), sep="\n  ")
     for name, error in errors.items():
         print(f"error: trial {name} failed: {error}", file=sys.stderr)
-    return 1 if errors else 0
+    return 0 if all(row.ended in ("finished", "stopped") for row in rows) else 1
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from serve.engine.text import AnswerText
 from serve.protocol import BusyError, Delta, EngineError, FinishReason
 from serve.settings import EngineSettings
 from t2l.errors import ConfigError, DataError
-from t2l.evaluation.generate import end_tokens
+from t2l.evaluation.decode import end_tokens
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
 

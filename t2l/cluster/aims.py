@@ -185,7 +185,7 @@ def _about(info: CheckpointInfo, num_train_tasks: int) -> dict[str, Any]:
         "rank": info.spec.rank,
         "hypernet_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "adapter_parameters": info.spec.num_parameters,
-        "training_steps": config.train.steps if info.step is None else info.step,
+        "training_steps": config.train.steps,
     }
 
 

@@ -148,7 +148,8 @@ def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
         while streams:
             stream: Any = ray.wait(streams, num_returns=1)[0][0]
             try:
-                yield ray.get(next(stream))
+                news: Any = ray.get(next(stream))
+                yield news
             except StopIteration:
                 streams.remove(stream)
     except ray.exceptions.RayTaskError as error:

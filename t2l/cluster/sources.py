@@ -11,7 +11,7 @@ from t2l.cluster.aims import Aim, known_training_tasks
 from t2l.config import BaseConfig
 from t2l.data.suite import build_suite
 from t2l.evaluation.arrow import MAX_ADAPTERS, arrow_model
-from t2l.evaluation.generate import Unadapted
+from t2l.evaluation.decode import Unadapted
 from t2l.evaluation.methods import ARROW, LIBRARY, REFINE_EXAMPLES, REFINED
 from t2l.evaluation.retrieval import Nearest, average_of, mean_adapter
 from t2l.evaluation.suite import Evaluation, MakeAdapters

@@ -99,7 +99,8 @@ def check_concurrency(runs: Mapping[str, RunConfig], asked: int | None) -> int:
     for run in runs.values():
         cluster = run.cluster
         if check_resources(cluster):
-            room.append(int(total["GPU"]) // cluster.num_workers)
+            validator = 1  # a GPU that workers do not hold, else scores would come when training is over
+            room.append(max(1, int(total["GPU"]) // (cluster.num_workers + validator)))
         room.append(int(total["CPU"]) // (cluster.num_workers * cluster.cpus_per_worker))
     if asked and asked > min(room):
         raise ResourceError(
@@ -120,15 +121,15 @@ class Trial(tune.Trainable):
         """Wait for the next score, those of an earlier start first. Raises what the run raised."""
         validation = self._next()
         self._step = validation.step
-        complete = self._step >= self._run.train.steps
-        if complete and self._training:
+        whole = self._step >= self._run.train.steps
+        if whole and self._training:
             self._training.wait()
         return {
             "step": self._step,
             "part": math.ceil(self._step / self._run.train.eval_every),
             "score": validation.score,
             "loss": self._folder.loss(self._step),
-            "done": complete or (self._folder.ended is not None and not self._later()),
+            "done": whole or (self._folder.ended is not None and not self._later()),
         }
 
     def cleanup(self) -> None:
@@ -185,10 +186,10 @@ class Training:
     def _work(self) -> None:
         run, status = self._run, Status(self._trial, self._board)
         try:
+            use_gpu = check_resources(run.cluster)
             if not open_run(run):
-                use_gpu = check_resources(run.cluster)
                 fit(make_trainer(run, use_gpu, status, [Introduction(self._trial, self._board)]))
-                complete(run, validate_in_task(run, use_gpu, status))
+            complete(run, validate_in_task(run, use_gpu, status))
         except BaseException as error:
             self._error = error
 

@@ -12,12 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from t2l.config import DistillConfig
 from t2l.data.collate import Row, collate
 from t2l.data.steps import padding_id
-from t2l.evaluation.generate import end_tokens, greedy_tokens
+from t2l.evaluation.decode import greedy_tokens
+from t2l.evaluation.generate import batch_size
 from t2l.lora.apply import PerRowLora
 from t2l.text.encoder import batches_by_length
 from t2l.train.step import label_logits
-
-_BATCH = 256
 
 
 class Teacher:
@@ -25,13 +24,12 @@ class Teacher:
 
     def __init__(self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, config: DistillConfig) -> None:
         self._base, self._tokenizer, self._config = base, tokenizer, config
-        self._ends = frozenset(end_tokens(base.model, tokenizer))
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         answers: list[Tensor] = [torch.empty(0)] * len(prompts)
         tops: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(prompts)
-        for batch in batches_by_length(prompts, _BATCH):
+        for batch in batches_by_length(prompts, batch_size(self._base.model)):
             rows = self._answer([prompts[i] for i in batch])
             for i, row, top in zip(batch, rows, self._likeliest(rows), strict=True):
                 answers[i], tops[i] = torch.tensor(row.answer, dtype=torch.int32), top
@@ -47,12 +45,8 @@ class Teacher:
     def _answer(self, prompts: Sequence[str]) -> list[Row]:
         """Greedy answers, each up to its end token."""
         ids: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
-        new_B_T = greedy_tokens(self._base.model, self._tokenizer, ids, self._config.answer_tokens)
-        return [Row(prompt, self._cut(answer), 0) for prompt, answer in zip(ids, new_B_T.tolist(), strict=True)]
-
-    def _cut(self, answer: list[int]) -> list[int]:
-        end = next((place for place, token in enumerate(answer) if token in self._ends), len(answer) - 1)
-        return answer[: end + 1]
+        answers = greedy_tokens(self._base, self._tokenizer, ids, None, self._config.answer_tokens)
+        return [Row(prompt, answer, 0) for prompt, answer in zip(ids, answers, strict=True)]
 
     def _likeliest(self, rows: Sequence[Row]) -> list[tuple[Tensor, Tensor]]:
         """Ids and probabilities [len(answer), J] of each row, from one forward pass over prompts and answers."""

@@ -5,7 +5,8 @@ from statistics import mean
 
 from transformers import PreTrainedTokenizerBase
 
-from t2l.evaluation.generate import Adaptable, greedy_answers
+from t2l.evaluation.decode import Adaptable
+from t2l.evaluation.generate import greedy_answers
 from t2l.evaluation.questions import Question
 from t2l.evaluation.records import TaskScore
 from t2l.evaluation.scorers import SCORERS

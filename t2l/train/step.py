@@ -82,8 +82,13 @@ def _teacher_of(batch: SftBatch) -> SoftLabels | None:
     return SoftLabels(batch.teacher_ids_K_J, batch.teacher_probs_K_J)
 
 
-def label_logits(base: PerRowLora, weights: LoraWeights, embeddings_B_T_H: Tensor, label_positions_K: Tensor) -> Tensor:
-    """Logits [K, V] of the adapted base at label positions alone: those of prompts would be the bulk of the memory."""
+def label_logits(
+    base: PerRowLora, weights: LoraWeights | None, embeddings_B_T_H: Tensor, label_positions_K: Tensor
+) -> Tensor:
+    """Logits [K, V] of the adapted base (None: as it is) at label positions alone.
+
+    Those of prompts would be the bulk of the memory.
+    """
     with base.adapters(weights), _unpacked_rows():
         hidden_B_T_H = base.model.base_model(inputs_embeds=embeddings_B_T_H, use_cache=False).last_hidden_state
     return head(base.model, hidden_B_T_H.flatten(0, 1).index_select(0, label_positions_K))

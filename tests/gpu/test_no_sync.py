@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import save_tiny_base, tiny_config
 
+from t2l.config import SftConfig
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def test_a_step_never_waits_for_the_device(tmp_path: Path, dtype: str) -> None:
     config = tiny_config(save_tiny_base(tmp_path / "base"), tmp_path, micro_batches=2)
     config = config.model_copy(update={"base": config.base.model_copy(update={"dtype": dtype})})
+    assert isinstance(config.train, SftConfig)
     tasks = build_suite(config.data).train
     base, tokenizer = load_base(config.base, "cuda")
     encoder = build_encoder(config.encoder, base, tokenizer)

@@ -11,7 +11,8 @@ from tiny import save_tiny_base, tiny_llama, tiny_tokenizer
 from t2l.cluster.sources import FrozenBase
 from t2l.config import BaseConfig
 from t2l.evaluation.arrow import arrow_model
-from t2l.evaluation.generate import Unadapted, greedy_answers
+from t2l.evaluation.decode import Unadapted
+from t2l.evaluation.generate import greedy_answers
 from t2l.evaluation.retrieval import Nearest, average_of, mean_adapter
 from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.library import Library

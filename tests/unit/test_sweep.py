@@ -71,6 +71,7 @@ def test_grids_may_overlap() -> None:
         (["--space", "huge"], "unknown space 'huge': choose from small, paper"),
         (["--space", "small", "train.stepz=3"], "unknown setting 'train.stepz'; did you mean 'train.steps'?"),
         (["--space", "small", "hypernet.variant=L"], "'hypernet.variant' is what this space varies"),
+        (["--space", "small", "data.num_validation=0"], "has no validation tasks to be judged by: raise data.num_v"),
         (["--space", "small", "--config", "no.yaml"], "config file no.yaml does not exist"),
     ],
 )
@@ -128,9 +129,9 @@ def test_rows_rank_by_score_and_go_to_csv_and_figures(tmp_path: Path, tiny_check
 def test_a_trial_that_failed_at_once_ranks_last(tmp_path: Path) -> None:
     runs = plan(TWO, ROOT / TWO.base, [], tmp_path)
     trained(runs["variant-L"].run_dir, {30: 0.0})
-    rows = read_rows(runs, TWO.keys)
+    rows = read_rows(runs, TWO.keys, {"variant-S"})
     assert [(row.trial, row.ended, row.score) for row in rows] == [
-        ("variant-L", "failed", 0.0),
+        ("variant-L", "unfinished", 0.0),
         ("variant-S", "failed", None),
     ]
     console = Console(width=120, file=io.StringIO())
