@@ -56,7 +56,9 @@ def main() -> int:
     rows = read_rows(runs, space.keys, errors)
     write_csv(rows, output / "results.csv")
     figures = draw(rows, {name: run.hypernet.variant for name, run in runs.items()}, output)
-    Console().print(ranked_table(rows, f"{arguments.space}: {len(rows)} trials"))
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(ranked_table(rows, f"{arguments.space}: {len(rows)} trials"))
     print("results:", *(output / "results.csv", *figures), sep="\n  ")
     for name, error in errors.items():
         print(f"error: trial {name} failed: {error}", file=sys.stderr)

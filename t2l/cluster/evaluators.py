@@ -57,7 +57,10 @@ class Evaluator:
     def grade(self, item: Item) -> Graded:
         """Answer and grade all questions of an item."""
         start = time.perf_counter()
-        tasks = self._source_of(item.aim).evaluation(item.aim).grade(item.aim.questions(item.tasks))
+        source = self._source_of(item.aim)
+        tasks = source.evaluation(item.aim).grade(item.aim.questions(item.tasks))
+        for name, error in source.errors(item.aim, item.tasks).items():
+            tasks[name].by_scorer["reconstruction_error"] = error
         return Graded(item, tasks, time.perf_counter() - start)
 
     def _source_of(self, aim: Aim) -> Source:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedModel
 
 from t2l.checkpoint import read_info
 from t2l.cluster.aims import Aim, known_training_tasks
-from t2l.config import BaseConfig
+from t2l.config import BaseConfig, ReconConfig
 from t2l.data.suite import build_suite
 from t2l.evaluation.arrow import MAX_ADAPTERS, arrow_model
 from t2l.evaluation.decode import Unadapted
@@ -16,6 +17,7 @@ from t2l.evaluation.methods import ARROW, LIBRARY, REFINE_EXAMPLES, REFINED
 from t2l.evaluation.retrieval import Nearest, average_of, mean_adapter
 from t2l.evaluation.suite import Evaluation, MakeAdapters
 from t2l.lora.apply import PerRowLora
+from t2l.lora.distance import squared_distances, squared_norms
 from t2l.lora.library import Library
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
@@ -50,6 +52,10 @@ class Source(Protocol):
 
     def evaluation(self, aim: Aim) -> Evaluation: ...
 
+    def errors(self, aim: Aim, names: Sequence[str]) -> dict[str, float]:
+        """Of tasks by name: what reconstruction is off by; empty where there is nothing to reconstruct."""
+        return {}
+
 
 def open_source(aim: Aim, base: FrozenBase) -> Source:
     """The source of an aim; any older one must not be used any more."""
@@ -58,7 +64,7 @@ def open_source(aim: Aim, base: FrozenBase) -> Source:
     return LibrarySource(aim, base) if aim.method in LIBRARY else CheckpointSource(aim, base)
 
 
-class PromptSource:
+class PromptSource(Source):
     """The base model alone."""
 
     def __init__(self, base: FrozenBase) -> None:
@@ -68,7 +74,7 @@ class PromptSource:
         return Evaluation(Unadapted(self._base.model), self._base.tokenizer, None)
 
 
-class CheckpointSource:
+class CheckpointSource(Source):
     """What a checkpoint makes, as it is or refined by a few examples."""
 
     def __init__(self, aim: Aim, base: FrozenBase) -> None:
@@ -77,6 +83,18 @@ class CheckpointSource:
 
     def evaluation(self, aim: Aim) -> Evaluation:
         return Evaluation(self._t2l.base, self._t2l.tokenizer, self._maker(aim))
+
+    def errors(self, aim: Aim, names: Sequence[str]) -> dict[str, float]:
+        """Squared distance of the products B A to those of the library learnt from, as a share of the latter's size."""
+        train = self._t2l.config.train
+        known = isinstance(train, ReconConfig) and Path(train.library).is_dir() and aim.head.split == "seen"
+        if not known or aim.head.wording not in ("seen", "unseen"):
+            return {}
+        key_of = {question.task: question.key or "" for question in aim.questions(names)}
+        targets = Library.open(train.library).weights(names, self._t2l.base.spec)
+        weights = self._generate([key_of[name] for name in names]).to("cpu")
+        shares = squared_distances(weights, targets) / squared_norms(targets)
+        return dict(zip(names, shares.tolist(), strict=True))
 
     def _maker(self, aim: Aim) -> MakeAdapters:
         if aim.head.wording == "static":
@@ -108,7 +126,7 @@ class CheckpointSource:
         return refine_loras(self._t2l.base, self._t2l.tokenizer, weights, examples, LoraTraining())
 
 
-class LibrarySource:
+class LibrarySource(Source):
     """One trained LoRA a task: the task's own, the nearest task's, the average of them, or routed by Arrow."""
 
     def __init__(self, aim: Aim, base: FrozenBase) -> None:
