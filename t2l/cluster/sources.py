@@ -87,8 +87,9 @@ class CheckpointSource(Source):
     def errors(self, aim: Aim, names: Sequence[str]) -> dict[str, float]:
         """Squared distance of the products B A to those of the library learnt from, as a share of the latter's size."""
         train = self._t2l.config.train
-        known = isinstance(train, ReconConfig) and Path(train.library).is_dir() and aim.head.split == "seen"
-        if not known or aim.head.wording not in ("seen", "unseen"):
+        if not isinstance(train, ReconConfig) or not Path(train.library).is_dir():
+            return {}
+        if aim.head.split != "seen" or aim.head.wording not in ("seen", "unseen"):
             return {}
         key_of = {question.task: question.key or "" for question in aim.questions(names)}
         targets = Library.open(train.library).weights(names, self._t2l.base.spec)
