@@ -1,4 +1,4 @@
-"""A sweep of three tiny trials on the test session's Ray: one runs to its end, one had ended before, one is stopped."""
+"""A sweep of three tiny trials on the session's Ray: one is trained already, one had ended before, one is stopped."""
 
 import csv
 import time
@@ -8,6 +8,7 @@ import ray
 from ray.util import placement_group_table
 from tiny import tiny_settings
 
+from t2l.cluster.run import Finished
 from t2l.cluster.sweep import Halving, run_sweep
 from t2l.cluster.trials import TrialFolder
 from t2l.config import RunConfig, parse_config
@@ -30,11 +31,14 @@ def held() -> dict[str, float]:
     return {name: number for name, number in {**taken, "groups": float(len(groups))}.items() if number}
 
 
-def test_trials_end_and_leave_nothing_held(cluster: str, tiny_base: Path, tmp_path: Path) -> None:
+def test_trials_end_and_leave_nothing_held(
+    cluster: str, tiny_base: Path, whole_run: Finished, whole_config: RunConfig, tmp_path: Path
+) -> None:
+    assert whole_run.outcome.step == whole_config.train.steps
     assert not held()
     runs = {
         "before": trial("before", tiny_base, tmp_path, steps=4),
-        "whole": trial("whole", tiny_base, tmp_path, steps=1),  # over before it can be stopped
+        "whole": whole_config,
         "low": trial("low", tiny_base, tmp_path, steps=4_000, part=100),  # would take minutes
     }
     Validations(runs["before"].run_dir).write(Validation(1, 2.0, {}, 0.1))  # better than any score can be
