@@ -206,10 +206,14 @@ class Watch(tune.Callback):
         return tune.Callback, ()  # Tune writes callbacks down for its own way of going on, which we do not use
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The folder says how far a trial got, not its last result: a trial that was trained already tells ASHA its
+        scores one by one, and may be stopped at an early one.
+        """
         run = self._runs[trial.config["trial"]]
         folder = TrialFolder(run.run_dir)
         if not folder.ended:
-            folder.end("finished" if trial.last_result["step"] >= run.train.steps else "stopped")
+            whole = any(validation.step >= run.train.steps for validation in folder.validations())
+            folder.end("finished" if whole else "stopped")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._shown >= _SHOW_SECONDS:

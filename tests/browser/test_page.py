@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PAT
 SORT, FIRST_TWO, JUNK = "sort the words from z to a", "take the first two words and put them in capital letters", "zxqv"
 WORDS = "owl, shirt, apple, saw"
 TIMEOUT_MS = 30_000
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def page_of(api: str, code: str = "from serve.ui.__main__ import main; main()") 
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def wait_for(address: str, seconds: float = 60) -> None:
@@ -79,7 +80,9 @@ class ChatPage:
         self.card = page.locator(".card")
         self.picker = page.get_by_label("Your adapters")
         self.question = page.get_by_label("Ask both")
-        self.base, self.adapted = page.locator(".chat-panel").all()
+        panels = page.locator(".chat-panel")
+        expect(panels).to_have_count(2)
+        self.base, self.adapted = panels.all()
 
     def make(self, description: str) -> None:
         self.description.fill(description)
