@@ -119,7 +119,7 @@ def main() -> int:
 
     from t2l.embedded import CHECKPOINT_DIR
     from t2l.errors import T2LError
-    from t2l.evaluation.records import write_json
+    from t2l.files import write_json
 
     try:
         index, found = build(arguments.checkpoint, arguments.descriptions_per_task)

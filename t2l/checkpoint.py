@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from t2l.config import RunConfig, parse_config
 from t2l.errors import CheckpointError
+from t2l.files import complete_folder
 from t2l.hypernet.text_to_lora import TextToLoraModel, build_model
-from t2l.lora.peft_io import complete_or_absent
 from t2l.lora.spec import LoraSpec
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -47,7 +49,7 @@ def save_checkpoint(
 
     Raises CheckpointError if the folder exists.
     """
-    with complete_or_absent(directory) as folder:
+    with complete_folder(directory) as folder:
         write_files(folder, model, config, spec, feature_dim, extra)
     return Path(directory)
 
@@ -79,7 +81,7 @@ def write_files(
 class CheckpointInfo:
     """What config.json says; `base_fingerprint` is None where whoever saved the checkpoint did not say.
 
-    names: what a model knows that reads no texts (t2l/text/conditioning.py); else empty. step: steps of training done.
+    names: what a model knows that reads no texts (t2l/text/conditioning.py); else empty.
     """
 
     config: RunConfig
@@ -87,7 +89,13 @@ class CheckpointInfo:
     feature_dim: int
     base_fingerprint: str | None
     names: tuple[str, ...]
-    step: int | None
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """All that are trained: of reader and hypernetwork."""
+        with torch.device("meta"):
+            model = build_model(self.config, self.spec, self.feature_dim)
+        return sum(parameter.numel() for parameter in model.parameters())
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,6 @@ def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
         feature_dim=about["feature_dim"],
         base_fingerprint=about.get("base_fingerprint"),
         names=tuple(about.get("names", ())),
-        step=about.get("step"),
     )
 
 
@@ -137,4 +144,5 @@ def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{folder} is damaged ({error}): copy it again") from None
     model = build_model(info.config, info.spec, info.feature_dim)
     model.load_state_dict(state)
-    return Checkpoint(**vars(info), model=model.eval())
+    known = {field.name: getattr(info, field.name) for field in fields(info)}
+    return Checkpoint(**known, model=model.eval())

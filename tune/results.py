@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from t2l.config import RunConfig
+from t2l.evaluation.records import compression_ratio
+from t2l.files import complete_file
 from tune.spaces import tasks_of
 
 
@@ -36,10 +38,7 @@ class Row:
 
     @property
     def compression_ratio(self) -> float | None:
-        """Parameters of one adapter for each training task, over the parameters trained to make them."""
-        if not (self.adapter_parameters and self.hypernet_parameters):
-            return None
-        return self.train_tasks * self.adapter_parameters / self.hypernet_parameters
+        return compression_ratio(self.train_tasks, self.adapter_parameters, self.hypernet_parameters)
 
 
 def read_rows(runs: Mapping[str, RunConfig], keys: Sequence[str], failed: Container[str] = ()) -> list[Row]:
@@ -50,12 +49,10 @@ def read_rows(runs: Mapping[str, RunConfig], keys: Sequence[str], failed: Contai
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Complete or absent; a column for each setting that varies."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", newline="", encoding="utf-8") as file:
+    with complete_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(_columns(rows[0])))
         writer.writeheader()
         writer.writerows(_columns(row) for row in rows)
-    fresh.rename(path)
 
 
 def ranked_table(rows: Sequence[Row], title: str) -> Table:

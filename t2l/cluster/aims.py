@@ -17,7 +17,6 @@ from t2l.errors import ConfigError
 from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, Method
 from t2l.evaluation.questions import Question, questions
 from t2l.evaluation.records import Head
-from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.library import Library
 from t2l.tasks.freehand import free_hand_tasks
 from t2l.tasks.task import Task
@@ -170,7 +169,6 @@ def _aims(
 def _about(info: CheckpointInfo, num_train_tasks: int) -> dict[str, Any]:
     """What the records say of a checkpoint."""
     config = info.config
-    model = build_model(config, info.spec, info.feature_dim)
     return {
         "name": config.name,
         "variant": config.hypernet.variant,
@@ -183,7 +181,7 @@ def _about(info: CheckpointInfo, num_train_tasks: int) -> dict[str, Any]:
         "latent_size": config.hypernet.latent_size,
         "head_input_size": config.hypernet.head_input_size,
         "rank": info.spec.rank,
-        "hypernet_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "hypernet_parameters": info.num_parameters,
         "adapter_parameters": info.spec.num_parameters,
         "training_steps": config.train.steps,
     }

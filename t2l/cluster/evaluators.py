@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from t2l.cluster.aims import Aim, Request, aims_of, base_of
+from t2l.cluster.own_errors import own_errors
 from t2l.cluster.sources import FrozenBase, Source, open_source
 from t2l.config import BaseConfig
-from t2l.errors import T2LError
 from t2l.evaluation.records import Record, ResultFile, TaskScore
 
 _ROWS = 1024
@@ -84,7 +84,6 @@ def on_ray(base: BaseConfig, items: Sequence[Item]) -> Iterator[Graded]:
     room for it. Raises the T2LError that an evaluator raised.
     """
     import ray
-    import ray.exceptions
 
     from t2l.cluster.train import start_ray
 
@@ -99,14 +98,13 @@ def on_ray(base: BaseConfig, items: Sequence[Item]) -> Iterator[Graded]:
     try:
         while left:
             [done], _ = ray.wait(list(busy))
-            actor, graded = busy.pop(done), ray.get(done)
+            with own_errors():
+                actor, graded = busy.pop(done), ray.get(done)
             if waiting:
                 busy[actor.grade.remote(waiting.pop())] = actor
             if graded is not None:
                 left -= 1
                 yield graded
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, T2LError) else error) from None
     finally:
         for actor in actors:
             ray.kill(actor)

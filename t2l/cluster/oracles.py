@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, duration
 from t2l.config import RunConfig
-from t2l.errors import ConfigError, DataError, T2LError
+from t2l.errors import ConfigError, DataError
 from t2l.lora.apply import PerRowLora
 from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
 from t2l.lora.peft_io import save_peft
@@ -131,7 +132,6 @@ def _in_process(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
 def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
     """A worker a GPU, or one for every `cpus_per_worker` CPUs if there is none; each takes its share of the tasks."""
     import ray
-    import ray.exceptions
 
     from t2l.cluster.train import start_ray
 
@@ -148,12 +148,12 @@ def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
         while streams:
             stream: Any = ray.wait(streams, num_returns=1)[0][0]
             try:
-                news: Any = ray.get(next(stream))
-                yield news
+                with own_errors():
+                    news: Any = ray.get(next(stream))
             except StopIteration:
                 streams.remove(stream)
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, T2LError) else error) from None
+            else:
+                yield news
     finally:
         for stream in streams:
             ray.cancel(stream, force=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -28,17 +28,14 @@ class Status:
         return self._values, self._notes
 
 
-class LiveLine:
-    """Shows a Status: in place on a terminal, else as plain lines every ten seconds or so and after validations."""
+class LiveDisplay:
+    """Something that changes in place on a terminal, inside a `with` block; elsewhere it is printed."""
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
-        self._steps = steps
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._shown: tuple[float, Any] = (0.0, None)
-        self._line, self._num_notes = "", 0
 
-    def __enter__(self) -> "LiveLine":
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -46,6 +43,19 @@ class LiveLine:
     def __exit__(self, *exc: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+
+class LiveLine(LiveDisplay):
+    """Shows a Status: in place on a terminal, else as plain lines every ten seconds or so and after validations."""
+
+    def __init__(self, steps: int, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._steps = steps
+        self._shown: tuple[float, Any] = (0.0, None)
+        self._line, self._num_notes = "", 0
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
         if self._line:
             self._console.print(self._line)
 

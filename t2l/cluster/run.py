@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, dump_config, load_config
 from t2l.errors import CheckpointError, ConfigError
+from t2l.files import write_text
 from t2l.train.state import CheckpointStore
 from t2l.train.validations import Validate
 
@@ -62,10 +63,7 @@ def open_run(config: RunConfig) -> bool:
             f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
             "or delete that folder to start afresh"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(dump_config(config))
-    fresh.rename(path)
+    write_text(path, dump_config(config))
     steps = _store(config).steps()
     return bool(steps) and steps[-1] >= config.train.steps
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from t2l.cluster.progress import duration
+from t2l.cluster.progress import LiveDisplay, duration
 
 _MOST_ROWS = 24
 
@@ -48,27 +47,17 @@ class TrialLine:
         )
 
 
-class SweepTable:
+class SweepTable(LiveDisplay):
     """Shows trials: a live table on a terminal, else a line for each start, score and end."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=True)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        super().__init__(console)
         self._start, self._done_before = time.monotonic(), -1.0
         self._said: dict[str, tuple[Any, ...]] = {}
 
-    def __enter__(self) -> "SweepTable":
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
-
     def show(self, lines: Sequence[TrialLine]) -> None:
         if self._console.is_terminal:
-            self._live.update(self._table(lines), refresh=True)
+            self._live.update(self._table(lines))
             return
         for line in lines:
             news = (line.ended and line.state, line.score, line.state != "waiting")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-import ray.exceptions
 import ray.train
 import ray.train.torch
 
+from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
@@ -172,10 +172,8 @@ def _evaluate(config: RunConfig, done: Outcome, use_gpu: bool, status: Any) -> R
 def _result_of(work: Callable[[], T], num_cpus: int, use_gpu: bool) -> T:
     """Done by a Ray task; raises the T2LError that it raised, without Ray's trace around it."""
     task: Any = ray.remote(num_cpus=num_cpus, num_gpus=int(use_gpu))(work)
-    try:
+    with own_errors():
         return ray.get(task.remote())
-    except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, T2LError) else error) from None
 
 
 def start_ray() -> None:

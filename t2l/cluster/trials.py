@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from t2l.checkpoint import read_info
 from t2l.cluster.metrics import Metrics
-from t2l.evaluation.records import write_json
-from t2l.hypernet.text_to_lora import build_model
+from t2l.files import write_json
 from t2l.train.state import CheckpointStore
 from t2l.train.validations import Validation, Validations
 
@@ -64,9 +61,7 @@ class TrialFolder:
         if not store.steps():
             return None, None
         info = read_info(store.path(store.steps()[-1]))
-        with torch.device("meta"):
-            model = build_model(info.config, info.spec, info.feature_dim)
-        return sum(parameter.numel() for parameter in model.parameters()), info.spec.num_parameters
+        return info.num_parameters, info.spec.num_parameters
 
     def _logged(self) -> list[dict[str, float]]:
         return [record for record in Metrics(self.run_dir).read() if "loss" in record]

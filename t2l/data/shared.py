@@ -4,7 +4,6 @@ The files also spare a resumed run the wait.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from t2l.errors import DataError
+from t2l.files import complete_file
 
 CHUNK = 2048
 
@@ -40,9 +40,8 @@ class SharedWork:
         for number in range(self.rank, len(chunks), self.world_size):
             path, chunk = chunks[number]
             if _read(path) is None:
-                fresh = path.with_suffix(f".{os.getpid()}.new")
-                save_file(make(chunk), fresh)
-                fresh.rename(path)
+                with complete_file(path) as fresh:
+                    save_file(make(chunk), fresh)
             if on_progress:
                 on_progress(min((number + 1) * CHUNK, len(texts)), len(texts))
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from t2l.config import PretrainConfig
-from t2l.lora.peft_io import complete_or_absent
+from t2l.files import complete_folder
 from t2l.tasks.phrasing import Describer
 from t2l.tasks.universe import Program, pretraining_programs
 from t2l.text.prompts import PromptFormat
@@ -170,7 +170,7 @@ def write_base(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig, folder: Path
 ) -> None:
     """Model in bf16, tokenizer with chat template, config and card; complete or absent."""
-    with complete_or_absent(folder) as fresh:
+    with complete_folder(folder) as fresh:
         model.to(torch.bfloat16).save_pretrained(fresh)  # type: ignore[arg-type]
         tokenizer.save_pretrained(fresh)
         (fresh / "pretrain.json").write_text(config.model_dump_json(indent=2) + "\n")

@@ -5,7 +5,6 @@ A record is one method, under one wording, on one split. Imports no torch: whate
 
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from t2l.errors import DataError
+from t2l.files import write_json
 
 _PACKAGES = ("torch", "transformers", "peft", "ray")
 
@@ -132,12 +132,9 @@ class ResultFile(BaseModel):
         write_json(path, self.model_dump(mode="json"))
 
 
-def write_json(path: Path, data: object) -> None:
-    """Complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    fresh.rename(path)
+def compression_ratio(num_tasks: int | None, adapter: int | None, hypernet: int | None) -> float | None:
+    """Parameters of one adapter for each training task, over the parameters trained to make them all."""
+    return num_tasks * adapter / hypernet if num_tasks and adapter and hypernet else None
 
 
 def margin_95(scores: list[float]) -> float:

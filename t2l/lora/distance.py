@@ -1,4 +1,4 @@
-"""How far adapters are apart in what they do: the distance of the products B A, which are never formed.
+"""How far adapters are apart in what they do: distances and products of their B A, which are never formed.
 
 Legend: n adapters, l layers, r rank, i in_features, o out_features.
 
@@ -25,6 +25,18 @@ def squared_distances(weights: LoraWeights, others: LoraWeights) -> Tensor:
     others.spec.check_matches(weights.spec, "the right side", "the left side")
     apart = squared_norms(weights) + squared_norms(others) - 2 * _inner(weights, others)
     return apart.clamp(min=0)
+
+
+def inner_products(weights: LoraWeights) -> Tensor:
+    """[n, n]: <ΔW, ΔW'> of all pairs, with the scaling, summed over modules and layers."""
+    n, rank = len(weights), weights.spec.rank
+    total_N_N = torch.zeros(n, n, device=weights.device)
+    for name in weights.spec.module_names:
+        for A_NRI, B_NOR in zip(weights.A[name].unbind(1), weights.B[name].unbind(1), strict=True):
+            A_Nr_I, B_Nr_O = A_NRI.flatten(0, 1), B_NOR.mT.flatten(0, 1)
+            both = (A_Nr_I @ A_Nr_I.T).mul_(B_Nr_O @ B_Nr_O.T)
+            total_N_N += both.view(n, rank, n, rank).sum((1, 3))
+    return total_N_N * weights.spec.scaling**2
 
 
 def _inner(weights: LoraWeights, others: LoraWeights) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 
 from t2l.errors import CheckpointError, SpecMismatchError
+from t2l.files import write_json
 from t2l.lora.peft_io import CONFIG_FILE, load_peft
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
@@ -64,10 +65,7 @@ class Manifest:
 
     def write(self, library: Path) -> None:
         """Complete or absent."""
-        fresh = library / f".{MANIFEST_FILE}.new"
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({"format": _FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        fresh.rename(library / MANIFEST_FILE)
+        write_json(library / MANIFEST_FILE, {"format": _FORMAT, **asdict(self)})
 
 
 @dataclass(frozen=True)

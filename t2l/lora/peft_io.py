@@ -7,10 +7,7 @@ rather than through peft: it keeps target modules in a set, whose order changes 
 import json
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from t2l.errors import CheckpointError
+from t2l.files import complete_folder
 from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import PEFT_PREFIX, LoraWeights
 
@@ -96,8 +94,8 @@ def peft_files(
 
 
 def write_folder(directory: str | os.PathLike[str], files: Mapping[str, bytes], overwrite: bool = False) -> None:
-    """Write a folder of these files, complete or absent. Raises CheckpointError as `complete_or_absent` does."""
-    with complete_or_absent(directory, overwrite) as folder:
+    """Write a folder of these files, complete or absent. Raises CheckpointError as `complete_folder` does."""
+    with complete_folder(directory, overwrite) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
@@ -122,28 +120,6 @@ def load_peft(directory: str | os.PathLike[str], hf_config: "PretrainedConfig | 
         base = LoraSpec.from_config(hf_config, paths, spec.rank, spec.alpha, spec.use_rslora)
         spec.check_matches(base, f"the adapter {folder}", f"the base model ({hf_config.model_type})")
     return LoraWeights.from_state_dict(spec, state)
-
-
-@contextmanager
-def complete_or_absent(directory: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write into, beside `directory`, that takes its name when the block ends without an error.
-
-    Raises CheckpointError if `directory` exists and `overwrite` is False; with it, the old folder goes last.
-    """
-    target = Path(directory)
-    if target.exists() and not overwrite:
-        raise CheckpointError(f"{target} already exists: choose another folder or allow overwriting")
-    unique = uuid.uuid4().hex
-    fresh, old = (target.parent / f".{target.name}.{unique}.{kind}" for kind in ("new", "old"))
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _config(spec: LoraSpec, base_model_name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
+from t2l.evaluation.names import METHOD_NAMES
 from t2l.evaluation.records import Head, Record
 
 HEADLINE_WORDINGS = ("unseen", None, "seen")
@@ -127,7 +128,7 @@ def _by_place(records: Sequence[Record]) -> dict[tuple[str, str | None], tuple[R
 
 
 def _order(entry: Entry) -> tuple[object, ...]:
-    head, methods = entry.head, [*NAMES]
+    head, methods = entry.head, [*METHOD_NAMES]
     place = methods.index(head.method) if head.method in methods else len(methods)
     variant = VARIANTS.index(head.variant) if head.variant in VARIANTS else -1
     settings = [str(value or "").zfill(12) for value in head.model_dump().values()]
@@ -136,21 +137,6 @@ def _order(entry: Entry) -> tuple[object, ...]:
 
 # ---- what entries are called
 
-NAMES = {
-    "base": "base, no definition",
-    "definition": "definition in the prompt",
-    "few_shot": "3-shot",
-    "few_shot_definition": "3-shot with definition",
-    "multitask": "multi-task LoRA",
-    "average": "average of oracle LoRAs",
-    "nearest": "nearest oracle LoRA",
-    "arrow": "Arrow routing",
-    "hyperdecoder": "Hyperdecoders",
-    "one_hot": "T2L one-hot",
-    "t2l": "T2L",
-    "refined": "T2L refined on 8 examples",
-    "oracle": "oracle LoRA",
-}
 VARIANTS = ("S", "M", "L")
 OBJECTIVES = {"sft": "SFT", "recon": "reconstruction", "distill": "distillation"}
 _UNITS = {
@@ -180,7 +166,7 @@ def labels(entries: Sequence[Entry]) -> list[str]:
 
 
 def _label(head: Head, varying: Sequence[str]) -> str:
-    name = NAMES.get(head.method, head.method) + (f" {head.variant}" if head.variant else "")
+    name = METHOD_NAMES.get(head.method, head.method) + (f" {head.variant}" if head.variant else "")
     parts = [name, OBJECTIVES.get(head.objective or "", head.objective or "")]
     for field in varying:
         value = getattr(head, field)

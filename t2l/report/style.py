@@ -11,20 +11,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#999999"
-SPLITS = {
-    "seen": "seen tasks",
-    "held_out": "held-out tasks",
-    "novel": "novel to the base too",
-    "new_operations": "new operations",
-    "free_hand": "free-hand descriptions",
-}
-WORDINGS = {
-    "seen": "training wording",
-    "unseen": "unseen wording",
-    "shuffled": "another task's description",
-    "junk": "junk text",
-    "static": "one adapter for all",
-}
 _SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -39,14 +25,6 @@ _SETTINGS: dict[Any, Any] = {
 def styled() -> AbstractContextManager[None]:
     """All figures are drawn inside it."""
     return rc_context(_SETTINGS)
-
-
-def split_name(split: str) -> str:
-    return SPLITS.get(split, split.replace("_", " "))
-
-
-def wording_name(wording: str | None) -> str:
-    return WORDINGS.get(wording or "", wording or "no text")
 
 
 def panels(columns: int, rows: int = 1, width: float = 7.5, height: float = 3.6) -> tuple[Figure, list[Axes]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from t2l.errors import CheckpointError
+from t2l.files import complete_file
 from t2l.text.encoder import TextFeatures
 
 NEARNESS_FILE = "nearness.safetensors"
@@ -67,10 +68,10 @@ class NearnessIndex:
 
     def save(self, folder: Path) -> Path:
         """Write the index into a checkpoint folder as one file, complete or absent, in place of an older one."""
-        file, fresh = folder / NEARNESS_FILE, folder / f".{NEARNESS_FILE}.new"
         about = {"threshold": self.threshold, "model_sha256": self.model_sha256}
-        save_file({_REFERENCES: self.references_M_D.half()}, fresh, metadata={_ABOUT: json.dumps(about)})
-        return fresh.rename(file)
+        with complete_file(folder / NEARNESS_FILE) as fresh:
+            save_file({_REFERENCES: self.references_M_D.half()}, fresh, metadata={_ABOUT: json.dumps(about)})
+        return folder / NEARNESS_FILE
 
     @classmethod
     def load(cls, folder: Path, model_sha256: str) -> Self | None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from t2l.errors import CheckpointError
-from t2l.lora.peft_io import complete_or_absent
+from t2l.files import complete_folder
 from t2l.train.validations import Validations
 
 _MANIFEST, _PROGRESS, _STATE = "manifest.json", "resume/progress.json", "resume/state.safetensors"
@@ -50,7 +50,7 @@ class CheckpointStore:
         validate: whether it is to be validated; the checkpoint says so itself, lest a kill come in between.
         """
         target = self.path(step)
-        with complete_or_absent(target, overwrite=True) as folder:
+        with complete_folder(target, overwrite=True) as folder:
             write_model(folder, state, step)
             (folder / "resume").mkdir()
             save_file(state, folder / _STATE)

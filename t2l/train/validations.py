@@ -5,10 +5,11 @@ on; whoever chooses a checkpoint reads them all.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from t2l.files import write_json
 
 Validate = Callable[[int], object]
 """Has the checkpoint of a step validated, now or while its caller goes on."""
@@ -36,8 +37,4 @@ class Validations:
         return {validation.step: validation for validation in found}
 
     def write(self, validation: Validation) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"step-{validation.step:06d}.json"
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        fresh.write_text(json.dumps(asdict(validation), indent=2) + "\n")
-        fresh.rename(path)
+        write_json(self._folder / f"step-{validation.step:06d}.json", asdict(validation))

@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from t2l.errors import CheckpointError, ConfigError, SpecMismatchError
+from t2l.files import complete_folder
 from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.apply import PerRowLora
-from t2l.lora.peft_io import complete_or_absent, load_peft, save_peft
+from t2l.lora.peft_io import load_peft, save_peft
 
 SPEC = LoraSpec.from_config(tiny_config("llama"), ["v_proj", "q_proj"], rank=3, dropout=0.05)
 
@@ -201,8 +202,8 @@ def test_the_card_holds_the_description(tmp_path: Path) -> None:
     assert "> Sort {words},\n> longest first." in card
 
 
-def test_folders_are_complete_or_absent(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), complete_or_absent(tmp_path / "x") as folder:
+def test_folders_are_complete_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), complete_folder(tmp_path / "x") as folder:
         (folder / "missing" / "file").write_text("half")
     assert not list(tmp_path.iterdir())
     folder = saved(tmp_path)

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from t2l.errors import DataError
+from t2l.evaluation.names import METHOD_NAMES, WORDING_NAMES
 from t2l.evaluation.records import Head, Record, ResultFile, TaskScore, margin_95
-from t2l.evaluation.table import LABELS, WORDINGS, score_table
+from t2l.evaluation.table import score_table
 
 HEAD = Head(method="t2l", name="run", wording="unseen", split="held_out", variant="L", seed=1)
 TASKS = {
@@ -72,10 +73,10 @@ def test_unknown_fields_are_refused() -> None:
 def test_the_table_has_a_row_for_each_method_and_wording() -> None:
     records = [
         Record.of(Head(method=method, wording=wording, split=split), TASKS, 1)
-        for method in LABELS
-        for wording in (None, *WORDINGS)
+        for method in METHOD_NAMES
+        for wording in (None, *WORDING_NAMES)
         for split in ("seen", "held_out")
     ]
     table = score_table(records)
-    assert table.row_count == len(LABELS) * (1 + len(WORDINGS))
+    assert table.row_count == len(METHOD_NAMES) * (1 + len(WORDING_NAMES))
     assert len(table.columns) == 3

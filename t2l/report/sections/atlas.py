@@ -1,6 +1,6 @@
 """Where tasks lie: t-SNE of task embeddings and of the adapters made from them, coloured by what the tasks share.
 
-Axes: N tasks, E embedding, L layers, R rank, I and O features of a target module.
+Axes: N tasks, E embedding.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2l.lora.weights import LoraWeights
+from t2l.lora.distance import inner_products
 from t2l.report.document import Figure, Section
 from t2l.report.style import COLOURS, GREY, panels
 from t2l.tasks.task import Task
@@ -33,7 +33,7 @@ def atlas(t2l: TextToLora, tasks: Sequence[Task]) -> Section | None:
     parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
     embedding_N_E = torch.cat([t2l.embed(part) for part in parts]).float().cpu()
     weights = t2l.from_embeddings(embedding_N_E.to(t2l.base.model.device)).weights.to("cpu", torch.float32)
-    kernels = {"task embeddings": embedding_N_E @ embedding_N_E.T, "generated adapters": adapter_products(weights)}
+    kernels = {"task embeddings": embedding_N_E @ embedding_N_E.T, "generated adapters": inner_products(weights)}
     parts_of_names = list(zip(*(task.name.split("/") for task in chosen), strict=False))
     figure, axes = panels(2, rows=len(parts_of_names), width=9, height=3.4 * len(parts_of_names))
     for column, (title, kernel_N_N) in enumerate(kernels.items()):
@@ -53,21 +53,6 @@ def atlas(t2l: TextToLora, tasks: Sequence[Task]) -> Section | None:
 def _spread(tasks: Sequence[Task], number: int) -> list[Task]:
     """At most so many, evenly spaced."""
     return [tasks[i * len(tasks) // number] for i in range(number)] if len(tasks) > number else list(tasks)
-
-
-def adapter_products(weights: LoraWeights) -> Tensor:
-    """Inner products [N, N] of the adapters' ΔW = s B A, which are never formed.
-
-    <ΔW, ΔW'> = s² Σ (Bᵀ B') ∘ (A A'ᵀ): two r x r products a pair, and the same whichever way B and A share a factor.
-    """
-    n, rank = len(weights), weights.spec.rank
-    total_N_N = torch.zeros(n, n)
-    for name in weights.spec.module_names:
-        for A_N_R_I, B_N_O_R in zip(weights.A[name].unbind(1), weights.B[name].unbind(1), strict=True):
-            A_NR_I, B_NR_O = A_N_R_I.flatten(0, 1), B_N_O_R.mT.flatten(0, 1)
-            both = (A_NR_I @ A_NR_I.T).mul_(B_NR_O @ B_NR_O.T)
-            total_N_N += both.view(n, rank, n, rank).sum((1, 3))
-    return total_N_N * weights.spec.scaling**2
 
 
 def _map(axes, points: np.ndarray, groups: Sequence[str], title: str, legend: bool) -> None:

@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 
+from t2l.evaluation.names import split_name
+from t2l.evaluation.records import compression_ratio
 from t2l.report.document import Cell, Figure, Section, Table
 from t2l.report.merge import OBJECTIVES, VARIANTS, Entry, labels
-from t2l.report.style import COLOURS, MARKERS, panels, ratio_axis, score_axis, split_name
+from t2l.report.style import COLOURS, MARKERS, panels, ratio_axis, score_axis
 
 ERROR = "reconstruction_error"
 _SPLITS = ("seen", "held_out")
 
 
 def ratio(entry: Entry) -> float | None:
-    """Parameters of one adapter a training task, over the trained parameters that make them."""
     head = entry.head
-    if not (head.num_train_tasks and head.adapter_parameters and head.hypernet_parameters):
-        return None
-    return head.num_train_tasks * head.adapter_parameters / head.hypernet_parameters
+    return compression_ratio(head.num_train_tasks, head.adapter_parameters, head.hypernet_parameters)
 
 
 def compression(entries: Sequence[Entry]) -> Section | None:

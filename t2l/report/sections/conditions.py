@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from t2l.evaluation.names import WORDING_NAMES, split_name, wording_name
 from t2l.report.document import Figure, Section
 from t2l.report.merge import Entry, Estimate, labels
-from t2l.report.style import COLOURS, WORDINGS, panels, split_name, wording_name
+from t2l.report.style import COLOURS, panels
 
 _SHOWN = ("seen", "held_out")
 
@@ -60,7 +61,7 @@ def _bars(entries: Sequence[Entry], lead: Entry | None, splits: Sequence[str]) -
     bars: dict[str, dict[str, Estimate | None]] = {}
     for entry, name in zip(entries, labels(entries), strict=True):
         if entry is lead:
-            for wording in [w for w in WORDINGS if any(entry.score(split, w) for split in splits)]:
+            for wording in [w for w in WORDING_NAMES if any(entry.score(split, w) for split in splits)]:
                 bars[f"{name}: {wording_name(wording)}"] = {s: entry.score(s, wording) for s in splits}
         else:
             bars[name] = {split: entry.score(split) for split in splits}

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from t2l.evaluation.names import SPLIT_NAMES, WORDING_NAMES, split_name, wording_name
 from t2l.report.document import Cell, Section, Table
 from t2l.report.merge import Entry, labels
-from t2l.report.style import SPLITS, WORDINGS, split_name, wording_name
 
 _INTERVALS = (
     "± is a 95 % interval: Student's t over seeds where a row has several, else over tasks. Methods that read a "
@@ -16,7 +16,7 @@ HARDEST = 15
 def splits_of(entries: Sequence[Entry]) -> list[str]:
     """Held-out tasks first, then the others in a fixed order."""
     found = dict.fromkeys(split for entry in entries for split in entry.splits)
-    known = ["held_out", *(split for split in SPLITS if split != "held_out")]
+    known = ["held_out", *(split for split in SPLIT_NAMES if split != "held_out")]
     return [s for s in known if s in found] + [s for s in found if s not in known]
 
 
@@ -46,7 +46,7 @@ def _controls_of(entries: Sequence[Entry], split: str) -> Table | None:
     controlled = [entry for entry in entries if (split, "shuffled") in entry.runs]
     if not controlled:
         return None
-    wordings = [w for w in WORDINGS if any((split, w) in entry.runs for entry in controlled)]
+    wordings = [w for w in WORDING_NAMES if any((split, w) in entry.runs for entry in controlled)]
     rows: list[list[Cell]] = []
     for entry, label in zip(controlled, labels(controlled), strict=True):
         scores = [entry.score(split, wording) for wording in wordings]

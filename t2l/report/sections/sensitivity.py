@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from t2l.evaluation.names import WORDING_NAMES, split_name
 from t2l.report.document import Cell, Figure, Section, Table
 from t2l.report.merge import Entry
 from t2l.report.sections.conditions import leading
 from t2l.report.sections.scores import splits_of
-from t2l.report.style import COLOURS, WORDINGS, panels, split_name
+from t2l.report.style import COLOURS, panels
 
 _SHORT = {"seen": "training\nwording", "unseen": "unseen\nwording", "shuffled": "another\ntask's", "junk": "junk"}
 
@@ -38,7 +39,7 @@ def _gains(entry: Entry, split: str) -> list[float]:
 
 
 def _spread(axes, entry: Entry, split: str) -> None:
-    wordings = [wording for wording in WORDINGS if (split, wording) in entry.runs]
+    wordings = [wording for wording in WORDING_NAMES if (split, wording) in entry.runs]
     for place, wording in enumerate(wordings):
         scores = sorted(entry.by_task(split, wording).values())
         # Side by side in order of size: equal scores, of which there are many, form a row rather than one dot.

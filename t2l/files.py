@@ -1,0 +1,56 @@
+"""Files and folders that are complete or absent: written under another name, then renamed."""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from t2l.errors import CheckpointError
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A path to write to, beside `path`, that takes its name, and an older file's place, when the block ends without an
+    error. The folder is made if need be; several processes may write the same file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    try:
+        yield fresh
+        fresh.rename(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with complete_file(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: object) -> None:
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+@contextmanager
+def complete_folder(directory: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, beside `directory`, that takes its name when the block ends without an error.
+
+    Raises CheckpointError if `directory` exists and `overwrite` is False; with it, the old folder goes last.
+    """
+    target = Path(directory)
+    if target.exists() and not overwrite:
+        raise CheckpointError(f"{target} already exists: choose another folder or allow overwriting")
+    unique = uuid.uuid4().hex
+    fresh, old = (target.parent / f".{target.name}.{unique}.{kind}" for kind in ("new", "old"))
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
