@@ -1,6 +1,8 @@
 """Loading the frozen base model, and the adapters that fit it."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,14 +38,25 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
     Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if a folder cannot be read.
     """
     path = base_path(config)
-    logging.disable_progress_bar()  # it would break up the live line
-    # At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one.
-    attention = "eager" if torch.device(device).type == "cpu" else "sdpa"
-    try:
+    with reading_base(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), attn_implementation=attention
+            path, dtype=getattr(torch, config.dtype), attn_implementation=attention_on(device)
         )
+    return model.to(device).eval().requires_grad_(False), tokenizer  # type: ignore[arg-type]
+
+
+def attention_on(device: torch.device | str) -> str:
+    """At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one."""
+    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+
+
+@contextmanager
+def reading_base(path: str) -> Iterator[None]:
+    """Makes one sentence of what transformers raises on a base model that it cannot read."""
+    logging.disable_progress_bar()  # it would break up the live line
+    try:
+        yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         if Path(path).is_dir():
@@ -52,4 +65,3 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
             f"the base model '{path}' is neither a folder nor within reach on the hub (log in with `hf auth login` "
             f"if it is gated, or give a local folder as base.path): {reason}"
         ) from error
-    return model.to(device).eval().requires_grad_(False), tokenizer  # type: ignore[arg-type]
