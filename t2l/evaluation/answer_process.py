@@ -1,7 +1,8 @@
-"""The process that runs one answer of ``pass_at_1``: a script for ``python -I``, so only the standard library is here.
+"""The process that runs one answer of ``pass_at_1``; only the standard library is imported, so it starts at once.
 
-stdin: JSON {"answer", "reference", "limits"}; stdout: ``PASSED`` if all tests ran to their end, else nothing.
-Even parsing is done here, not by the caller: Python's parser can crash on deeply nested text.
+stdin: JSON {"answer", "reference", "limits", "token"}; stdout: the token if all tests ran to their end, else nothing.
+The answer is not told the token, so it cannot say that it passed. Even parsing is done here, not by the caller:
+Python's parser can crash on deeply nested text.
 """
 
 import json
@@ -12,7 +13,8 @@ import sys
 import textwrap
 import types
 
-PASSED = b"passed"
+from t2l.evaluation.confine import confine
+
 ANSWER_LINE = "# <answer>\n"
 
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -30,8 +32,8 @@ def main() -> None:
     _limit(**order["limits"])
     _guard(os.getcwd())
     before, _, after = order["reference"].rpartition(ANSWER_LINE)
-    _run(f"{before}{code_of(order['answer'])}\n{after}\n")
-    os.write(report, PASSED)
+    _run(before, code_of(order["answer"]), after)
+    os.write(report, order["token"].encode())
 
 
 def code_of(answer: str) -> str:
@@ -85,10 +87,14 @@ def _limit(cpu_seconds: int, wall_seconds: float, memory_bytes: int, file_bytes:
 
 
 def _guard(folder: str) -> None:
-    """From here on Python refuses to start processes, to use the network, and to change files outside ``folder``.
+    """From here on it starts no processes, reaches no network, and leaves files outside ``folder`` as they are.
 
-    An audit hook (PEP 578): portable, without privileges, and no Python code can take it off again.
+    By the kernel where it can (confine.py), and by Python itself: an audit hook (PEP 578) is portable, and no Python
+    code can take it off again. C code is not bound by it, so ctypes cannot be imported any more.
     """
+    confine(folder)
+    for name in ("ctypes", "ctypes._endian", "_ctypes"):
+        sys.modules.pop(name, None)
     root = os.path.realpath(folder)
 
     def inside(path: object) -> bool:
@@ -98,6 +104,8 @@ def _guard(folder: str) -> None:
         return real == os.devnull or os.path.commonpath([root, real]) == root
 
     def hook(event: str, args: tuple) -> None:
+        if event == "import" and args[0] == "_ctypes":
+            raise ImportError(f"{args[0]} is not allowed")  # what works without, as numpy does, goes on
         network = event.startswith("socket.") and event != "socket.__new__"  # asyncio makes a pair for itself
         spawns = event == "import" and args[0].startswith("multiprocessing.popen")  # which raises no event of its own
         if network or spawns or event.startswith(_FORBIDDEN):
@@ -109,12 +117,12 @@ def _guard(folder: str) -> None:
     sys.addaudithook(hook)
 
 
-def _run(source: str) -> None:
-    """As a module that is not ``__main__``: an answer's own command line is not what is tested."""
+def _run(*parts: str) -> None:
+    """One after another in one module, which is not ``__main__``: an answer's own command line is not what is tested.
+
+    Each is compiled by itself, so that no answer's text can change how the tests are read.
+    """
     module = types.ModuleType("answer")
     sys.modules["answer"] = module  # dataclasses and typing look their module up there
-    exec(compile(source, "answer.py", "exec"), module.__dict__)
-
-
-if __name__ == "__main__":
-    main()
+    for source in parts:
+        exec(compile(source, "answer.py", "exec"), module.__dict__)

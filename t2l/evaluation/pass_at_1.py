@@ -2,16 +2,28 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from t2l.errors import DataError
-from t2l.evaluation.answer_process import ANSWER_LINE, PASSED
+from t2l.evaluation.answer_process import ANSWER_LINE
+
+_ROOT = str(Path(__file__).parents[2])
+# -I forgets PYTHONPATH, by which a Ray worker may have come to this package.
+_PROGRAM = f"""
+import sys
+sys.path.insert(0, {_ROOT!r})
+from t2l.evaluation.answer_process import main
+del sys.path[0]
+main()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +46,47 @@ def pass_at_1(answer: str, reference: str, limits: Limits = Limits()) -> float:
 
     All tests must run to their end: an answer that exits early, even with status 0, has not passed. The answer runs
     under ``limits`` in an isolated interpreter, with a temporary folder as its only place to write, no processes and no
-    network (``answer_process``). That stops accidents, not attackers: it may read what the user may read.
+    network (``answer_process``). On Linux the kernel sees to that, and other files are not readable either; elsewhere
+    Python does, which stops accidents and not attackers. What no harness stops is an answer made to please the tests,
+    such as an object that equals everything.
 
     Raises DataError for a reference without tests, which any answer would pass.
     """
     if not reference.rpartition(ANSWER_LINE)[2].strip():
         raise DataError(f"the reference {reference!r} holds no tests: give Python that raises if the answer is wrong")
-    script = Path(__file__).with_name("answer_process.py")
-    order = json.dumps({"answer": answer, "reference": reference, "limits": asdict(limits)}).encode()
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        # Own session: whatever the answer starts can be killed as one group. No tokens or keys in its environment.
-        subprocess.Popen(
-            [sys.executable, "-I", "-B", str(script)],
-            cwd=folder,
-            env={"HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process,
-    ):
+    token = secrets.token_hex(16)
+    order = {"answer": answer, "reference": reference, "limits": asdict(limits), "token": token}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _started(folder) as process:
+        deadline = threading.Timer(limits.wall_seconds, _kill, [process])
+        deadline.start()
         try:
-            written, _ = process.communicate(order, timeout=limits.wall_seconds)
-        except subprocess.TimeoutExpired:
-            return 0.0
+            return float(_asked(process, json.dumps(order).encode(), len(token) + 1) == token.encode())
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    return float(written == PASSED)
+            deadline.cancel()
+            _kill(process)
+
+
+def _started(folder: str) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that all of it can be killed; with no tokens or keys in its environment."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-B", "-c", _PROGRAM],
+        cwd=folder,
+        env={"HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _asked(process: subprocess.Popen[bytes], order: bytes, most: int) -> bytes:
+    """The first bytes of its reply to an order: however much it writes, no more is kept."""
+    assert process.stdin is not None and process.stdout is not None
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(order)
+    return process.stdout.read(most)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,5 +1,8 @@
 """pass@1 on answers that are right, wrong, wordy, endless and ill-behaved."""
 
+import ctypes
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +29,10 @@ def check(candidate):
 
 check(doubles)
 '''
+
+
+def _has_landlock() -> bool:
+    return sys.platform == "linux" and ctypes.CDLL(None).syscall(444, None, 0, 1) >= 1
 
 
 @pytest.mark.parametrize(
@@ -95,12 +102,78 @@ def test_wrong_answers(answer: str) -> None:
         ("import socket\nsocket.create_connection(('127.0.0.1', 9), 1)", "PermissionError"),
         ("x = bytearray(10**10)", "MemoryError"),
         ("open('big', 'wb').write(bytes(2 * 2**20))", "OSError"),
+        ("import ctypes", "ImportError"),
     ],
 )
 def test_ill_behaved_answers_are_refused(line: str, error: str) -> None:
     indented = line.replace("\n", "\n    ")
     caught = f"{ADD}\ntry:\n    {indented}\nexcept {error}:\n    pass\nelse:\n    raise SystemExit"
     assert pass_at_1(caught, MBPP) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "for file in range(3, 64):\n    try: os.write(file, b'passed')\n    except OSError: pass\nos._exit(0)",
+        "for file in range(3, 64):\n    try: os.write(file, bytes(2**24))\n    except OSError: pass",
+        "check = lambda candidate: None\nadd = None",
+        "import builtins\nbuiltins.AssertionError = ValueError\nadd = lambda a, b: 0",
+        "sys.excepthook = lambda *error: None\nadd = lambda a, b: 0",
+        "add = lambda a, b: sys.exit(0)",
+        "add = lambda a, b: 0\n'''",
+    ],
+)
+def test_answers_cannot_say_that_they_passed(line: str) -> None:
+    tests = "def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(add)\n'''"
+    tests = tests.removesuffix("" if line.endswith("'''") else "'''")
+    assert pass_at_1(f"import os, sys\n{ADD}\n{line}", tests) == 0
+
+
+def test_answers_may_begin_with_imports_from_the_future() -> None:
+    answer = "from __future__ import annotations\n\ndef doubles(xs: list[int]) -> L:\n    return [2 * x for x in xs]"
+    assert pass_at_1(answer, HUMAN_EVAL) == 1, "though HumanEval's prompt runs before them"
+
+
+KERNEL = """
+import os, socket, sys, threading
+from t2l.evaluation.confine import confine
+parent, outside, folder = os.getppid(), *sys.argv[1:]
+confine(folder)
+def refused(deed):
+    try: deed()
+    except PermissionError: return True
+    return False
+deeds = [
+    os.fork, socket.socket, lambda: os.execv("/bin/true", ["true"]), lambda: os.kill(parent, 0),
+    lambda: os.setpriority(os.PRIO_PROCESS, parent, 5), lambda: os.pidfd_open(parent),
+    lambda: open(outside), lambda: open(outside, "w"), lambda: os.remove(outside), lambda: os.mkfifo(outside + "2"),
+    lambda: open(f"/proc/{parent}/environ"), lambda: os.listdir("/"),
+]
+assert all([refused(deed) for deed in deeds]), [refused(deed) for deed in deeds]
+open(folder + "/mine", "w").write("x")
+thread = threading.Thread(target=print, args=("walled in",))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not _has_landlock(), reason="this kernel has no Landlock: Python's own guard is all there is")
+def test_the_kernel_confines_whatever_python_would_let_through(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    outside.write_text("as it was")
+    folder.mkdir()
+    command = [sys.executable, "-c", KERNEL, str(outside), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "walled in\n", done.stderr
+    assert outside.read_text() == "as it was"
+
+
+@pytest.mark.skipif(not _has_landlock(), reason="this kernel has no Landlock: files can be read")
+def test_the_callers_environment_and_files_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    for path in ("/proc/{os.getppid()}/environ", "/proc/self/environ", str(tmp_path / "token")):
+        tried = f"import os\ntry:\n    open(f'{path}').read()\nexcept PermissionError:\n    pass\nelse:\n    sys.exit()"
+        assert pass_at_1(f"{tried}\n{ADD}", MBPP) == 1
 
 
 def test_a_reference_must_test_something() -> None:
