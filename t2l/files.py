@@ -1,14 +1,44 @@
-"""Files and folders that are complete or absent: written under another name, then renamed."""
+"""Files and folders that are complete or absent: written under another name, then renamed.
 
+Where the disk is full, all of these raise a ResourceError that names the file, and an older one stays whole.
+"""
+
+import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from t2l.errors import CheckpointError
+from safetensors import SafetensorError
+
+from t2l.errors import CheckpointError, ResourceError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Raises ResourceError where the block finds the disk or a quota full while it writes `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if _number(error) not in _FULL:
+            raise
+        raise ResourceError(
+            f"no room on the disk for {path} ({error}): what was written before it is whole; free space, start again"
+        ) from error
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """The operating system's number of an error; safetensors has it in its message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextmanager
@@ -16,11 +46,12 @@ def complete_file(path: Path) -> Iterator[Path]:
     """A path to write to, beside `path`, that takes its name, and an older file's place, when the block ends without an
     error. The folder is made if need be; several processes may write the same file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
-        yield fresh
-        fresh.rename(path)
+        with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield fresh
+            fresh.rename(path)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -45,12 +76,13 @@ def complete_folder(directory: str | os.PathLike[str], overwrite: bool = False) 
         raise CheckpointError(f"{target} already exists: choose another folder or allow overwriting")
     unique = uuid.uuid4().hex
     fresh, old = (target.parent / f".{target.name}.{unique}.{kind}" for kind in ("new", "old"))
-    fresh.mkdir(parents=True)
     try:
-        yield fresh
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
+        with room_for(target):
+            fresh.mkdir(parents=True)
+            yield fresh
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,10 +1,11 @@
 """<run>/metrics.jsonl: a line for each log record of training, and for each validation."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from t2l.files import room_for, write_text
 from t2l.train.validations import Validations
 
 
@@ -20,17 +21,20 @@ class Metrics:
         return [json.loads(line) for line in lines]
 
     def append(self, values: Mapping[str, Any]) -> None:
-        with self._path.open("a") as file:
+        with room_for(self._path), self._path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
     def keep_until(self, step: int) -> None:
-        """Drop the records of later steps."""
-        kept = [record for record in self.read() if record["step"] <= step]
-        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        """Drop the records of later steps, and what a kill has cut short."""
+        self._write(record for record in self.read() if record["step"] <= step)
 
     def add_validations(self) -> None:
         """Take over the scores that it lacks from <run>/validation."""
-        known = {record["step"] for record in self.read() if "validation" in record}
-        for step, validation in Validations(self._run_dir).read().items():
-            if step not in known:
-                self.append({"step": step, "validation": validation.scores})
+        records = self.read()
+        known = {record["step"] for record in records if "validation" in record}
+        found = Validations(self._run_dir).read()
+        more = [{"step": step, "validation": found[step].scores} for step in found if step not in known]
+        self._write([*records, *more])
+
+    def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = (
     "output_dir",
+    "cache_dir",
     "cluster.",
     "data.loader_workers",
     "train.log_every",
@@ -64,8 +65,8 @@ def open_run(config: RunConfig) -> bool:
             "or delete that folder to start afresh"
         )
     write_text(path, dump_config(config))
-    steps = _store(config).steps()
-    return bool(steps) and steps[-1] >= config.train.steps
+    store = _store(config)
+    return max(store.steps(), default=0) >= config.train.steps and store.newest() == store.steps()[-1]
 
 
 def complete(config: RunConfig, validate: Validate) -> Outcome:
@@ -74,6 +75,7 @@ def complete(config: RunConfig, validate: Validate) -> Outcome:
     Those that a kill or an error has left out are made up for. One process calls this, when no worker runs any more.
     """
     store = _store(config)
+    store.set_aside_damaged()
     for step in store.due():
         validate(step)
     Metrics(config.run_dir).add_validations()

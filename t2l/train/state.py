@@ -3,6 +3,7 @@
     <run>/checkpoints/step-000123/{config.json, model.safetensors, README.md}   what others load
                                   resume/{state.safetensors, progress.json}     what this run goes on from
                                   manifest.json                                 sha256 of every other file
+    <run>/checkpoints/damaged-step-000123/                                      set aside, for a person to look at
     <run>/validation/step-000123.json                                           what it scored, see validations.py
 
 The state is whole, whatever the number of workers and the ZeRO stage, so any number may go on from it.
@@ -12,14 +13,12 @@ import hashlib
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from t2l.errors import CheckpointError
 from t2l.files import complete_folder
 from t2l.train.validations import Validations
 
@@ -48,6 +47,7 @@ class CheckpointStore:
         """Write a checkpoint, then forget those that nobody needs any more. One worker calls this.
 
         validate: whether it is to be validated; the checkpoint says so itself, lest a kill come in between.
+        Raises ResourceError where the disk is full; older checkpoints stay as they are.
         """
         target = self.path(step)
         with complete_folder(target, overwrite=True) as folder:
@@ -61,22 +61,31 @@ class CheckpointStore:
         return target
 
     def newest(self) -> int | None:
-        """Step of the newest sound checkpoint, or None. Warns of each damaged one that it passes over."""
-        for step in reversed(self.steps()):
-            problem = _problem(self.path(step))
-            if problem is None:
-                return step
-            warnings.warn(f"{self.path(step)} {problem}: going on from the checkpoint before it", stacklevel=2)
-        return None
+        """Step of the newest sound checkpoint, or None."""
+        return next((step for step in reversed(self.steps()) if _problem(self.path(step)) is None), None)
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename damaged checkpoints; returns a sentence about each. One process calls this, when nobody saves.
+
+        They must not stay: a newer one would count among the newest, which are kept, in place of one yet to come.
+        """
+        said: list[str] = []
+        for step in self.steps():
+            if problem := _problem(self.path(step)):
+                aside = self._folder / f"damaged-{self.path(step).name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                self.path(step).rename(aside)
+                said.append(f"{self.path(step)} {problem}: set aside as {aside.name}")
+        return said
 
     def state(self, step: int) -> State:
         """What `Engine.state` returned after `step`."""
         return load_file(self.path(step) / _STATE)
 
     def best(self) -> Path | None:
-        """Folder of the checkpoint that validated best, of equals the latest; the newest if none was validated."""
-        best = self._scored()[-1:] or self.steps()[-1:]
-        return self.path(best[0]) if best else None
+        """Folder of the sound one that validated best, of equals the latest; the newest if none was validated."""
+        paths = [self.path(step) for step in (*self.steps(), *self._scored())]
+        return next((path for path in reversed(paths) if _problem(path) is None), None)
 
     def due(self) -> list[int]:
         """Checkpoints that are to be validated and have not been, ascending."""
@@ -111,7 +120,7 @@ class CheckpointStore:
     def _is_to_validate(self, step: int) -> bool:
         try:
             return json.loads((self.path(step) / _PROGRESS).read_text()).get("validate", False)
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return False  # a damaged one
 
 
@@ -119,21 +128,17 @@ def _problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
         sums = json.loads((folder / _MANIFEST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # neither JSON nor even text
         return f"has no readable {_MANIFEST}"
+    if not isinstance(sums, dict) or _STATE not in sums:
+        return f"has a damaged {_MANIFEST}"
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
             return f"lacks {name}"
         if _sha256(path) != expected:
-            return f"has a damaged {name}"
+            return f"holds a {name} that is not the one of its {_MANIFEST}"
     return None
-
-
-def check_whole(folder: Path) -> None:
-    """Raise CheckpointError if a checkpoint of a run is incomplete or damaged."""
-    if problem := _problem(folder):
-        raise CheckpointError(f"{folder} {problem}: choose another checkpoint")
 
 
 def _files(folder: Path) -> Iterator[Path]:

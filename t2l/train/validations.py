@@ -32,9 +32,16 @@ class Validations:
         self._folder = run_dir / "validation"
 
     def read(self) -> dict[int, Validation]:
-        """All there are by now, by step."""
-        found = [Validation(**json.loads(path.read_text())) for path in sorted(self._folder.glob("step-*.json"))]
-        return {validation.step: validation for validation in found}
+        """All there are by now, by step; without damaged ones, which are then made again."""
+        found = [_read(path) for path in sorted(self._folder.glob("step-*.json"))]
+        return {validation.step: validation for validation in found if validation}
 
     def write(self, validation: Validation) -> None:
         write_json(self._folder / f"step-{validation.step:06d}.json", asdict(validation))
+
+
+def _read(path: Path) -> Validation | None:
+    try:
+        return Validation(**json.loads(path.read_text()))
+    except (ValueError, TypeError):  # cut short or overwritten
+        return None

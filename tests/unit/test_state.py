@@ -1,10 +1,15 @@
 """Checkpoints of a run: complete or absent, pruned, and a damaged one falls back to the one before it."""
 
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from t2l.cluster.metrics import Metrics
+from t2l.errors import ResourceError
 from t2l.train.state import CheckpointStore, State
 from t2l.train.validations import Validation
 
@@ -74,23 +79,100 @@ def test_it_keeps_the_newest_the_best_and_what_is_yet_to_be_validated(tmp_path: 
     assert store.best() == store.path(1)
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "no manifest"])
-def test_a_damaged_checkpoint_falls_back_with_a_warning(tmp_path: Path, harm: str) -> None:
+FILES = ("config.json", "resume/state.safetensors", "resume/progress.json", "manifest.json")
+
+
+def truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+def flip(data: bytes) -> bytes:
+    """A bit in the middle."""
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+
+
+def garble(data: bytes) -> bytes:
+    return bytes(255 - byte for byte in data)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [truncate, empty, flip, garble, None], ids=lambda harm: getattr(harm, "__name__", "-"))
+def test_a_damaged_checkpoint_is_set_aside_by_name(
+    tmp_path: Path, name: str, harm: Callable[[bytes], bytes] | None
+) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     for step in (1, 2):
-        save(store, step)
-    file = store.path(2) / "resume/state.safetensors"
-    data = file.read_bytes()
-    if harm == "truncate":
-        file.write_bytes(data[:-1])
-    elif harm == "flip":
-        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    elif harm == "remove":
-        file.unlink()
+        save(store, step, validate=True)
+        score(store, step, step)
+    file = store.path(2) / name
+    if harm:
+        file.write_bytes(harm(file.read_bytes()))
     else:
-        (store.path(2) / "manifest.json").unlink()
-    with pytest.warns(UserWarning, match="going on from the checkpoint before it"):
-        assert store.newest() == 1
+        file.unlink()
+    assert store.newest() == 1
+    assert store.best() == store.path(1), "although the damaged one scored more"
+    [said] = store.set_aside_damaged()
+    assert str(store.path(2)) in said and name in said and "damaged-step-000002" in said
+    assert store.steps() == [1] and store.due() == []
+
+
+def test_what_follows_a_damaged_checkpoint_is_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 9)
+    (store.path(9) / "manifest.json").write_text("{}")
+    store.set_aside_damaged()
+    save(store, 4)  # the run went on from an earlier one
+    assert store.newest() == 4
+    save(store, 9)
+    (store.path(9) / "manifest.json").write_text("")
+    assert len(store.set_aside_damaged()) == 1, "again"
+
+
+def test_a_damaged_validation_is_due_again(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    save(store, 1, validate=True)
+    score(store, 1, 0.5)
+    assert store.due() == []
+    file = tmp_path / "validation/step-000001.json"
+    file.write_text(file.read_text()[:-9])
+    assert store.due() == [1]
+
+
+@pytest.fixture(params=["a full file system", "a limit on the size of files"])
+def full_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for 32 KiB."""
+    folder, limits = tmp_path / "disk", resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder.mkdir()
+    if request.param == "a limit on the size of files":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, limits[1]))
+        yield folder
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return
+    command = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(full_disk: Path) -> None:
+    store = CheckpointStore(full_disk, keep=2)
+    state = save(store, 1)
+    with pytest.raises(ResourceError, match=r"no room on the disk for .*step-000002 .*free space, start again"):
+        store.save(2, {"model/x": torch.zeros(1 << 20)}, write_model)
+    assert store.newest() == 1 and store.set_aside_damaged() == []
+    torch.testing.assert_close(store.state(1), state)
+    assert [path.name for path in (full_disk / "checkpoints").iterdir()] == ["step-000001"]
+    with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
+        Metrics(full_disk).append({"step": 1, "note": "x" * (1 << 16)})
+    assert Metrics(full_disk).read() == []
+    Metrics(full_disk).keep_until(1)
+    Metrics(full_disk).append({"step": 1})
+    assert Metrics(full_disk).read() == [{"step": 1}], "what was cut short is gone"
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
