@@ -20,6 +20,7 @@ from ray.serve.schema import ServeDeploySchema
 
 APP = "t2l"
 CONFIG = Path(__file__).parents[1] / "serve" / "config.yaml"
+_PATIENCE_S = 240  # a loaded machine starts slowly
 DEPLOYMENTS = ("Gateway", "TextEncoder", "HyperNetwork", "LLM")
 
 
@@ -55,8 +56,8 @@ class Server:
         client = _get_global_client()
         assert client is not None
         client.deploy_apps(schema, _blocking=False)  # it would wait for a minute at most
-        self.wait_until_ready(120)
-        self._wait(lambda: self._running() == dict.fromkeys(DEPLOYMENTS, replicas), 120)
+        self.wait_until_ready()
+        self._wait(lambda: self._running() == dict.fromkeys(DEPLOYMENTS, replicas), _PATIENCE_S)
 
     def _running(self) -> dict[str, int]:
         """Replicas that are up, by deployment."""
@@ -81,7 +82,8 @@ class Server:
     def stalled(self, name: str) -> Iterator[None]:
         """The deployment's processes stand still meanwhile."""
         title = f"ServeReplica:{APP}:{name}"
-        processes = [p for p in psutil.process_iter(["cmdline"]) if title in " ".join(p.info["cmdline"] or [])]
+        own = psutil.Process().children(recursive=True)  # there may be other applications on this machine
+        processes = [process for process in own if title in " ".join(process.cmdline())]
         assert processes, f"no process is called {title}"
         for process in processes:
             os.kill(process.pid, signal.SIGSTOP)
@@ -96,8 +98,14 @@ class Server:
         lines = self.http.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
-    def wait_until_ready(self, seconds: float = 60) -> None:
-        self._wait(lambda: self.http.get("/ready").status_code == 200, seconds)
+    def wait_until_ready(self, seconds: float = _PATIENCE_S) -> None:
+        self._wait(self._is_ready, seconds)
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
+        except httpx.TransportError:  # Serve holds requests back while it has no replica
+            return False
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
