@@ -1,6 +1,6 @@
 """The `t2l` command. Thin: torch and transformers are imported by the commands that need them, so help is instant."""
 
-from t2l.cli import generate, refine, report, run
+from t2l.cli import describe, generate, refine, report, run
 from t2l.cli.common import app
 
-__all__ = ["app", "generate", "refine", "report", "run"]
+__all__ = ["app", "describe", "generate", "refine", "report", "run"]

@@ -16,7 +16,7 @@ ALLOWED = {
     "hub": {"errors"},
     "lora": {"errors"},
     "hypernet": {"config", "errors", "lora"},
-    "tasks": {"errors"},
+    "tasks": {"errors", "hub"},
     "text": {"config", "errors", "hub", "tasks"},
     "data": {"config", "errors", "hub", "tasks", "text"},
     "checkpoint": {"config", "errors", "hypernet", "lora"},
@@ -27,12 +27,14 @@ ALLOWED = {
         "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text", "train",
     },
     "cluster": {
-        "checkpoint", "config", "data", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text",
+        "checkpoint", "config", "data", "embedded", "errors", "evaluation", "hub", "hypernet", "lora", "tasks", "text",
         "text_to_lora", "train",
     },
+    "describe": {"errors", "tasks"},
+    "interop": {"checkpoint", "config", "errors", "files", "hub", "hypernet", "lora", "text_to_lora"},
     "evidence": {"errors"},
     "report": {"config", "data", "errors", "evaluation", "lora", "tasks", "text", "text_to_lora"},
-    "cli": {"embedded", "errors", "report", "tasks", "text", "text_to_lora"},
+    "cli": {"describe", "embedded", "errors", "hub", "interop", "report", "tasks", "text", "text_to_lora"},
     "__init__": {"text_to_lora"},
 }  # fmt: skip
 FILES = sorted((ROOT / "t2l").rglob("*.py"))
