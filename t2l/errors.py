@@ -39,3 +39,7 @@ class ResourceError(T2LValueError):
 
 class HubAccessError(T2LValueError):
     """The model hub refused or could not be reached."""
+
+
+class EndpointError(T2LValueError):
+    """A language model's endpoint could not be reached, or refused what was asked of it."""
