@@ -102,7 +102,8 @@ def compare(tasks: int, inputs: int, device: str) -> dict[str, Any]:
         folder = Path(name)
         make_library(t2l, descriptions[:1], folder / "warm-up")
         generating = make_library(t2l, descriptions, folder)
-        evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda keys: Library.open(folder).weights(keys, t2l.base.spec))
+        library, data = Library.open(folder), t2l.config.data
+        evaluation = Evaluation(t2l.base, t2l.tokenizer, lambda keys: library.weights(keys, t2l.base.spec), data)
         evaluation.answer(asked[:8])
         base, tokenizer = load_base(t2l.config.base, device)
         peft_answers(base, tokenizer, asked[:1], folder)

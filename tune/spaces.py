@@ -7,11 +7,10 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from t2l.config import DataConfig, RunConfig, load_config
+from t2l.config import RunConfig, load_config
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError
 from t2l.tasks.task import TaskSuite
@@ -119,12 +118,7 @@ def trial_name(settings: Mapping[str, Any]) -> str:
 
 def tasks_of(run: RunConfig) -> TaskSuite:
     """The tasks that a run really has."""
-    return _suite(run.data.model_dump_json())
-
-
-@cache
-def _suite(data: str) -> TaskSuite:
-    return build_suite(DataConfig.model_validate_json(data))
+    return build_suite(run.data)
 
 
 def budgeted_steps(runs: Mapping[str, RunConfig], budget: Budget) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t2l.checkpoint import CheckpointInfo, read_info
-from t2l.config import BaseConfig, DataConfig
+from t2l.config import AnyDataConfig, BaseConfig
 from t2l.data.suite import build_suite
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.errors import ConfigError
@@ -29,14 +29,14 @@ _EXTRA_TASKS = 40
 class Scope:
     """Which tasks and how many of their inputs."""
 
-    data: DataConfig
+    data: AnyDataConfig
     inputs: int = 20
     seen_tasks: int = 60
 
     @property
     def splits(self) -> dict[str, tuple[Task, ...]]:
         """All there are, by name."""
-        return _splits(self.data.model_dump_json(), self.seen_tasks)
+        return _splits(self)
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,16 @@ def _aims(
         if split not in scope.splits:
             raise ConfigError(f"there is no split '{split}': choose from {', '.join(scope.splits)}")
         tasks = scope.splits[split]
-        kept = tuple(task.name for task in tasks if method.applies_to(task) and (names is None or task.name in names))
+        known = [task for task in tasks if names is None or task.name in names]
         for wording in method.wordings:
-            if kept and not (wording == "shuffled" and len(tasks) < 2):
+            kept = tuple(task.name for task in known if method.applies_to(task, wording))
+            if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):
                 yield Aim(Head(method=method.name, wording=wording, split=split, **about), source, scope, kept)
+
+
+def _num_worded(tasks: Sequence[Task]) -> int:
+    """Tasks that have a wording to shuffle in."""
+    return sum(len(task.unseen_descriptions) > 0 for task in tasks)
 
 
 def _about(info: CheckpointInfo, num_train_tasks: int) -> dict[str, Any]:
@@ -197,10 +203,8 @@ def _encoder_name(info: CheckpointInfo) -> str | None:
 
 
 @cache
-def _splits(settings: str, seen_tasks: int) -> dict[str, tuple[Task, ...]]:
-    """settings: a DataConfig as JSON."""
-    data = DataConfig.model_validate_json(settings)
-    suite = build_suite(data)
-    splits = {"held_out": suite.test, "seen": suite.train[:seen_tasks]}
+def _splits(scope: Scope) -> dict[str, tuple[Task, ...]]:
+    suite = build_suite(scope.data)
+    splits = {"held_out": suite.test, "seen": suite.train[: scope.seen_tasks]}
     splits |= {name: tasks[:_EXTRA_TASKS] for name, tasks in suite.extra.items()}
-    return splits | ({"free_hand": free_hand_tasks()} if data.suite == "universe" else {})
+    return splits | ({"free_hand": free_hand_tasks()} if scope.data.suite == "universe" else {})

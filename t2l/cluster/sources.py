@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from t2l.checkpoint import read_info
 from t2l.cluster.aims import Aim, known_training_tasks
-from t2l.config import BaseConfig, ReconConfig
+from t2l.config import BaseConfig, EncoderConfig, ReconConfig
 from t2l.data.suite import build_suite
 from t2l.evaluation.arrow import MAX_ADAPTERS, arrow_model
 from t2l.evaluation.decode import Unadapted
@@ -71,7 +71,7 @@ class PromptSource(Source):
         self._base = base
 
     def evaluation(self, aim: Aim) -> Evaluation:
-        return Evaluation(Unadapted(self._base.model), self._base.tokenizer, None)
+        return Evaluation(Unadapted(self._base.model), self._base.tokenizer, None, aim.scope.data)
 
 
 class CheckpointSource(Source):
@@ -82,7 +82,7 @@ class CheckpointSource(Source):
         self._t2l = TextToLora.from_pretrained(aim.source, frozen=(layers, base.tokenizer))
 
     def evaluation(self, aim: Aim) -> Evaluation:
-        return Evaluation(self._t2l.base, self._t2l.tokenizer, self._maker(aim))
+        return Evaluation(self._t2l.base, self._t2l.tokenizer, self._maker(aim), aim.scope.data)
 
     def errors(self, aim: Aim, names: Sequence[str]) -> dict[str, float]:
         """Squared distance of the products B A to those of the library learnt from, as a share of the latter's size."""
@@ -137,13 +137,14 @@ class LibrarySource(Source):
 
     def evaluation(self, aim: Aim) -> Evaluation:
         if aim.method == ARROW:
-            return Evaluation(Unadapted(self._arrow), self._base.tokenizer, None)
+            return Evaluation(Unadapted(self._arrow), self._base.tokenizer, None, aim.scope.data)
         makers: dict[str, MakeAdapters] = {
             "oracle": self._oracles,
             "average": lambda keys: self._average,
             "nearest": lambda texts: self._oracles(self._nearest(texts)),
         }
-        return Evaluation(self._base.with_layers_for(self._spec), self._base.tokenizer, makers[aim.method.name])
+        layers = self._base.with_layers_for(self._spec)
+        return Evaluation(layers, self._base.tokenizer, makers[aim.method.name], aim.scope.data)
 
     def _oracles(self, names: Sequence[str]) -> LoraWeights:
         return self._library.weights(names, self._spec)
@@ -154,7 +155,7 @@ class LibrarySource(Source):
 
     @cached_property
     def _nearest(self) -> Nearest:
-        return Nearest(SentenceEncoder("minilm", "sentence", self._base.model.device), self._training)
+        return Nearest(SentenceEncoder(EncoderConfig(), self._base.model.device), self._training)
 
     @cached_property
     def _arrow(self) -> PreTrainedModel:

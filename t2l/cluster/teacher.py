@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from t2l.config import DistillConfig
-from t2l.data.collate import Row, collate
+from t2l.data.collate import Row, collate, cut_left
 from t2l.data.steps import padding_id
 from t2l.evaluation.decode import greedy_tokens
-from t2l.evaluation.generate import batch_size
+from t2l.evaluation.generate import batch_size, prompt_room
 from t2l.lora.apply import PerRowLora
 from t2l.text.encoder import batches_by_length
 from t2l.train.step import label_logits
@@ -44,7 +44,9 @@ class Teacher:
 
     def _answer(self, prompts: Sequence[str]) -> list[Row]:
         """Greedy answers, each up to its end token."""
-        ids: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        whole: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        room = prompt_room(self._base.model, self._config.answer_tokens)
+        ids = [cut_left(row, room) for row in whole]
         answers = greedy_tokens(self._base, self._tokenizer, ids, None, self._config.answer_tokens)
         return [Row(prompt, answer, 0) for prompt, answer in zip(ids, answers, strict=True)]
 

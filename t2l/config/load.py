@@ -14,7 +14,8 @@ from t2l.config.model import PretrainConfig
 from t2l.config.run import RunConfig
 from t2l.errors import ConfigError
 
-_TAGS = ("sft", "distill", "recon")
+_CHOOSERS = {"data": "suite", "train": "objective"}
+"""Settings whose class one of their own settings chooses."""
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -73,17 +74,28 @@ def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _complaint(detail: Any, schema: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in detail["loc"] if part not in _TAGS)
+    chooser, tags = _chooser(detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"] if part not in tags)
     if detail["type"] == "union_tag_invalid":
-        return f"setting '{key}.objective' is {detail['ctx']['tag']!r}: choose from {', '.join(_TAGS)}"
+        return f"setting '{key}.{chooser}' is {detail['ctx']['tag']!r}: choose from {', '.join(tags)}"
+    if detail["type"] == "missing":
+        return f"setting '{key}' is missing: give it, as {key}=..."
     if detail["type"] != "extra_forbidden":
         return f"setting '{key}' is {detail['input']!r}: {detail['msg']}"
     known = list(dict.fromkeys(_keys(schema)))
     last = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, 1) or [k for k in known if k.rpartition(".")[2] == last]
     if key in known:
-        return f"setting '{key}' is no setting of objective '{detail['loc'][-2]}': set train.objective, or leave it out"
+        family, chosen = detail["loc"][0], detail["loc"][-2]
+        return f"setting '{key}' is no setting of {chooser} '{chosen}': set {family}.{chooser}, or leave it out"
     return f"unknown setting '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def _chooser(place: Sequence[int | str]) -> tuple[str, list[str]]:
+    """What chooses the class of the settings at a place, and what it may be; an empty list where nothing does."""
+    chooser = _CHOOSERS.get(str(place[0]), "") if place else ""
+    classes = _options(RunConfig.model_fields[str(place[0])].annotation) if chooser else ()
+    return chooser, [known.model_fields[chooser].default for known in classes]
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -6,6 +6,8 @@ from t2l.tasks.task import Task
 
 SHOTS = 3
 REFINE_EXAMPLES = 8
+_OF_UNSEEN = ("unseen", "shuffled")
+"""Wordings that are held against each other, so they are asked about the same tasks."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,10 @@ class Method:
     train_examples: int = 0
     slow: bool = False
 
-    def applies_to(self, task: Task) -> bool:
-        return len(task.train) >= max(self.shots, self.train_examples)
+    def applies_to(self, task: Task, wording: str | None) -> bool:
+        """Whether the task has the examples and the wordings that are needed."""
+        worded = wording not in _OF_UNSEEN or len(task.unseen_descriptions) > 0
+        return worded and len(task.train) >= max(self.shots, self.train_examples)
 
 
 PROMPTS = (

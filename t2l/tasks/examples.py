@@ -1,27 +1,50 @@
-"""Examples from a file of a user's own."""
+"""Examples as people write them: JSON records of an input and its output."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from t2l.errors import DataError
+from t2l.tasks.sources.records import Records
 from t2l.tasks.task import Example
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, records: Records | None = None) -> list[Example]:
     """A JSON Lines file of {"input": ..., "output": ...}; blank lines are skipped.
 
-    Raises DataError naming file, line and field for a bad record, and for a file that is missing or holds none.
+    Raises DataError naming file, line and field for a bad record, unless `records` is lenient, and for a file that is
+    missing or holds none.
     """
     if not path.is_file():
         raise DataError(f'the file {path} does not exist: give one with {{"input": ..., "output": ...}} in each line')
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold what else splitlines takes for line ends
     except UnicodeDecodeError:
         raise DataError(f"{path} is no UTF-8 text: give a file of JSON Lines") from None
-    examples = [_example(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    read = (records or Records(strict=True)).read
+    examples = read(lambda item: _example(item[1], f"{path}, line {item[0]}"), numbered)
     if not examples:
         raise DataError(f'{path} holds no example: write {{"input": ..., "output": ...}} in each line')
     return examples
+
+
+def example_of(record: Any, where: str) -> Example:
+    """An example out of a record that may hold more; its output is a text, or a list of texts that are all right.
+
+    Of several outputs the first that is not blank is the one to train on. Raises DataError that begins with `where`
+    and names the field at fault.
+    """
+    if not isinstance(record, dict):
+        raise DataError(f'{where} is no record: write {{"input": ..., "output": ...}}')
+    if lacking := next((field for field in ("input", "output") if field not in record), None):
+        raise DataError(f"{where} lacks the field '{lacking}'")
+    given = record["output"]
+    answers = [text for text in given if text != "" and text is not None] if isinstance(given, list) else [given]
+    if not answers:
+        raise DataError(f"{where}: the field 'output' holds no answer")
+    output, *also = (_text(answer, "output", where) for answer in answers)
+    return Example(_text(record["input"], "input", where), output, tuple(also))
 
 
 def _example(line: str, where: str) -> Example:
@@ -29,13 +52,17 @@ def _example(line: str, where: str) -> Example:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is no JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise DataError(f'{where} is no record: write {{"input": ..., "output": ...}}')
-    for field in ("input", "output"):
-        if field not in record:
-            raise DataError(f"{where} lacks the field '{field}'")
-        if not isinstance(record[field], str) or not record[field].strip():
-            raise DataError(f"{where}: the field '{field}' is {record[field]!r}, not text")
+    example = example_of(record, where)
     if unknown := sorted(set(record) - {"input", "output"}):
         raise DataError(f"{where} has an unknown field '{unknown[0]}': a record has input and output")
-    return Example(record["input"], record["output"])
+    return example
+
+
+def _text(value: object, field: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: the field '{field}' is {value!r}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can say half of a pair of \u escapes; no tokenizer can read it
+        raise DataError(f"{where}: the field '{field}' holds half a character ({value!r:.60})") from None
+    return value

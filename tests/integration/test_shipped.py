@@ -41,8 +41,7 @@ def test_base_model_is_small(t2l: TextToLora) -> None:
     ],
 )
 def test_held_out_tasks(t2l: TextToLora, method: str, wording: str | None, low: float, high: float) -> None:
-    evaluation = Evaluation(
-        t2l.base, t2l.tokenizer, (lambda texts: t2l.generate(texts).weights) if "t2l" in method else None
-    )
+    make = (lambda texts: t2l.generate(texts).weights) if "t2l" in method else None
+    evaluation = Evaluation(t2l.base, t2l.tokenizer, make, t2l.config.data)
     scores = evaluation.grade(questions(METHODS[method], wording, universe(None).test[::4], inputs_per_task=2))
     assert low <= mean(score.own for score in scores.values()) <= high

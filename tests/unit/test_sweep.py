@@ -20,7 +20,7 @@ from tune.spaces import SPACES, Space, plan, space_of, trial_name
 
 ROOT = Path(__file__).parents[2]
 TWO = Space("jobs/configs/sweep_small.yaml", ({"hypernet.variant": ("S", "L")},), parts=4, reduction=2)
-UNIVERSE = ["data.suite=universe", "train.steps=100"]
+UNIVERSE = ["data={suite: universe}", "train.steps=100"]
 
 
 @pytest.mark.parametrize("name", SPACES)

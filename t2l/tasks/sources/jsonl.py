@@ -1,0 +1,65 @@
+"""A user's own tasks: one folder a task, with task.yaml, train.jsonl and test.jsonl (docs/data.md has an example)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from t2l.errors import DataError
+from t2l.tasks.examples import read_examples
+from t2l.tasks.sources.records import Records
+from t2l.tasks.task import Example, Metric, Task, TaskSuite
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class TaskFile(BaseModel):
+    """What task.yaml says. Tasks of the split test need no train.jsonl."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    descriptions: tuple[Text, ...]
+    unseen_descriptions: tuple[Text, ...] = ()
+    metric: Metric = "exact_match"
+    split: Literal["train", "validation", "test"] = "train"
+
+
+def jsonl_suite(folder: Path, records: Records) -> TaskSuite:
+    """All tasks of a folder, by name. Raises DataError if it holds none, or for a file that is missing or wrong."""
+    files = sorted(folder.glob("*/task.yaml"))
+    if not files:
+        raise DataError(f"{folder} holds no */task.yaml: give a folder of one folder a task")
+    tasks: dict[str, list[Task]] = {"train": [], "validation": [], "test": []}
+    for file in files:
+        about = _about(file)
+        task = Task(
+            name=file.parent.name,
+            descriptions=about.descriptions,
+            unseen_descriptions=about.unseen_descriptions,
+            train=_examples(file, "train", records) if about.split != "test" or _path(file, "train").exists() else (),
+            test=_examples(file, "test", records),
+            metric=about.metric,
+        )
+        tasks[about.split].append(task.as_held_out() if about.split == "test" else task)
+    train, validation, test = map(tuple, tasks.values())
+    return TaskSuite(train, validation, test, notes=records.notes)
+
+
+def _about(file: Path) -> TaskFile:
+    try:
+        return TaskFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise DataError(f"{file}: the field '{field}' is {problem['input']!r}: {problem['msg']}") from None
+
+
+def _examples(file: Path, split: str, records: Records) -> tuple[Example, ...]:
+    return tuple(read_examples(_path(file, split), records))
+
+
+def _path(file: Path, split: str) -> Path:
+    return file.with_name(f"{split}.jsonl")
