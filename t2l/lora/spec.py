@@ -109,7 +109,7 @@ class LoraSpec:
             raise ConfigError(f"target_modules must be a list of names, got the string {target_modules!r}")
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(hf_config)
-        layers_path, layers = _find_layers(model, hf_config)
+        layers_path, layers = find_layers(model, hf_config)
         linears_per_layer = [_linears(layer) for layer in layers]
         modules = tuple(_resolve(target, linears_per_layer) for target in target_modules)
         return cls(modules, len(linears_per_layer), layers_path, rank, float(alpha), use_rslora, dropout)
@@ -154,7 +154,7 @@ def _check_fields(cls: type[LoraSpec] | type[TargetModule], data: Mapping[str, A
         raise ConfigError(f"{cls.__name__} cannot be read: unknown fields {unknown}, missing fields {missing}")
 
 
-def _find_layers(model: nn.Module, hf_config: "PretrainedConfig") -> tuple[str, nn.ModuleList]:
+def find_layers(model: nn.Module, hf_config: "PretrainedConfig") -> tuple[str, nn.ModuleList]:
     """The outermost list of modules that is as long as the (text) model is deep."""
     depth = hf_config.get_text_config().num_hidden_layers
     for path, module in model.named_modules():  # parents come before children

@@ -1,6 +1,7 @@
 """The DeepSpeed engine: ZeRO stage 0 to 3 over the trained part, on GPUs (NCCL) or CPUs (gloo).
 
-The base stays whole on every worker: it is frozen, so it has neither gradients nor optimizer state to shard.
+The base is none of its business: that is frozen, so it has neither gradients nor optimizer state to shard. Where its
+weights alone are too large for a worker, `shard.py` partitions them.
 """
 
 import logging

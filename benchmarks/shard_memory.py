@@ -1,0 +1,131 @@
+"""What a worker holds of a base model that is partitioned over workers, against one that holds all of it, on CPUs.
+
+    python benchmarks/shard_memory.py --out benchmarks/results/shard_memory_cpu.json
+
+A random Llama is written to disk once. Workers (gloo) load it, then each takes one SFT step through it: the peak of a
+worker's own memory (RssAnon) over that before loading, the bytes of weights it keeps, and the gradient of the adapters.
+"""
+
+import argparse
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from t2l.config import BaseConfig
+from t2l.embedded import BASE_DIR
+from t2l.embedded.tokenizer import load_tokenizer
+from t2l.lora.apply import PerRowLora
+from t2l.lora.spec import LoraSpec
+from t2l.lora.weights import LoraWeights
+from t2l.train.base import load_base
+from t2l.train.shard import load_sharded_base
+from t2l.train.step import label_logits
+
+WORKERS = (1, 2, 4)
+MIB = 1 << 20
+
+
+def save_base(folder: Path, layers: int, width: int) -> int:
+    """Number of parameters."""
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=4096, num_attention_heads=8, num_key_value_heads=8, **sizes))
+    model.save_pretrained(folder, max_shard_size="200MB")
+    load_tokenizer(BASE_DIR).save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Peak:
+    """The most memory of its own that this process has had since `start`, sampled."""
+
+    def __init__(self) -> None:
+        self.start = self.most = _own_bytes()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.most = max(self.most, _own_bytes())
+            time.sleep(0.002)
+
+    @property
+    def mib(self) -> int:
+        return (self.most - self.start) // MIB
+
+
+def _own_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+
+
+def gradient(lora: PerRowLora) -> Tensor:
+    """Of random adapters, by the summed log-likelihood of one batch."""
+    torch.manual_seed(0)
+    spec, rows = lora.spec, 4
+    A = {m.name: torch.randn(rows, spec.num_layers, spec.rank, m.in_features) * 0.02 for m in spec.modules}
+    B = {m.name: torch.randn(rows, spec.num_layers, m.out_features, spec.rank) * 0.02 for m in spec.modules}
+    weights = LoraWeights(spec, A, {name: tensor.requires_grad_() for name, tensor in B.items()})
+    embeddings = lora.model.get_input_embeddings()(torch.randint(0, 4096, (rows, 64)))
+    label_logits(lora, weights, embeddings, torch.arange(63, rows * 64, 64)).log_softmax(-1)[:, 0].sum().backward()
+    return torch.cat([tensor.grad.flatten() for tensor in B.values() if tensor.grad is not None])
+
+
+def worker(rank: int, size: int, port: int, folder: str, shard: bool, out: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    load_base(BaseConfig(), "cpu")  # what comes with any model is no part of the measurement
+    peak = Peak()
+    model, _ = (load_sharded_base if shard else load_base)(BaseConfig(path=folder), "cpu")
+    loading = peak.mib
+    held = sum(getattr(p, "_local_tensor", p).untyped_storage().nbytes() for p in model.parameters()) // MIB
+    spec = LoraSpec.from_config(model.config, ["q_proj", "v_proj"], rank=8)
+    lora, start = PerRowLora(model, spec), time.perf_counter()
+    found = gradient(lora)
+    seconds = time.perf_counter() - start
+    if rank == 0:
+        measured = {"weights_mib": held, "peak_loading_mib": loading, "peak_step_mib": peak.mib, "step_s": seconds}
+        torch.save(found, f"{out}.pt")
+        Path(out).write_text(json.dumps(measured))
+    torch.distributed.destroy_process_group()
+
+
+def measure(folder: str, size: int, shard: bool, out: Path) -> tuple[dict[str, Any], Tensor]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(worker, (size, port, folder, shard, str(out)), nprocs=size)
+    return json.loads(out.read_text()), torch.load(f"{out}.pt", weights_only=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, out = f"{temporary}/base", Path(temporary) / "measured"
+        parameters = save_base(Path(folder), arguments.layers, arguments.width)
+        result: dict[str, Any] = {"benchmark": "shard_memory", "parameters": parameters, "dtype": "float32"}
+        result["whole"], expected = measure(folder, 1, False, out)
+        for size in WORKERS:
+            found, given = measure(folder, size, True, out)
+            found["gradient_error"] = float((given - expected).norm() / expected.norm())
+            result[f"partitioned_{size}"] = found
+    line = json.dumps(result)
+    if arguments.out:
+        arguments.out.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
