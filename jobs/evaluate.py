@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from t2l.hub import LOCAL_DIR_HELP, use_local_dir
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,6 +26,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--slow", action="store_true", help="also Arrow routing, and adapters refined by 8 examples")
     parser.add_argument("--inputs", type=int, default=20, help="inputs of each task (default 20)")
     parser.add_argument("--seen-tasks", type=int, default=60, help="training tasks of the split 'seen' (default 60)")
+    parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--no-ray", action="store_true", help="in this process, on one device")
     return parser.parse_args(arguments)
 
@@ -51,6 +54,7 @@ def main() -> int:
     )
     path: Path = arguments.output
     try:
+        use_local_dir(arguments.local_dir)
         results = ResultFile.read(path) if path.exists() else ResultFile(command=" ".join(["python", *sys.argv]))
         with LiveLine(steps=0) as line:
             carry = alone if arguments.no_ray else on_ray

@@ -12,6 +12,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from t2l.hub import LOCAL_DIR_HELP, use_local_dir
 from t2l.train.lora_settings import OracleTraining
 
 
@@ -23,6 +24,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=24, help="adapters in one batch of a worker (default 24)")
     parser.add_argument("--config", type=Path, help="settings of base, lora and data (default: the packaged model's)")
     parser.add_argument("--cpus-per-worker", type=int, default=1, help="where there is no GPU (default 1)")
+    parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--no-ray", action="store_true", help="train in this process, on one device, without Ray")
     for setting in fields(OracleTraining):  # --steps, --rows, --lr, --patience, ...
         kind = type(setting.default)
@@ -41,6 +43,7 @@ def main() -> int:
     from t2l.errors import ConfigError, T2LError
 
     try:
+        use_local_dir(arguments.local_dir)
         run = load_config(arguments.config) if arguments.config else read_info(CHECKPOINT_DIR).config
         training = OracleTraining(
             **{setting.name: getattr(arguments, setting.name) for setting in fields(OracleTraining)}

@@ -21,6 +21,7 @@ from serve.llm import LLM
 from serve.settings import Settings
 from t2l.checkpoint import read_info, weights_sha256
 from t2l.errors import ConfigError
+from t2l.hub import find, use_local_dir
 from t2l.train.base import base_path
 
 KEYS_VARIABLE = "T2L_API_KEYS"
@@ -31,6 +32,7 @@ def deployment(settings: Settings) -> Application:
 
     ConfigError too for rows that are longer than its base can take.
     """
+    use_local_dir(settings.local_dir)
     about = _about(settings)
     hypernet = HyperNetwork.bind(settings)
     return Gateway.bind(
@@ -49,12 +51,13 @@ def _about(settings: Settings) -> About:
             "serve one that was trained with condition=description"
         )
     base = base_path(info.config.base)
-    base_config = AutoConfig.from_pretrained(base).get_text_config()
+    source = find(base)
+    base_config = AutoConfig.from_pretrained(source).get_text_config()
     return About(
         model_name=settings.model_name or info.config.base.path.rstrip("/").rpartition("/")[2],
         hypernet_sha256=weights_sha256(folder),
         base=info.base_fingerprint or base,
-        tokenizer_path=base,
+        tokenizer_path=source,
         max_length=row_length(settings.engine.max_length, base_config),
     )
 

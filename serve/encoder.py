@@ -13,6 +13,7 @@ from torch import Tensor
 from serve.protocol import Embedding
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
+from t2l.hub import use_local_dir
 from t2l.text.nearness import NearnessIndex, mean_states
 from t2l.text.uniform import in_uniform_batches
 
@@ -25,6 +26,7 @@ class TextEncoder:
     """Any replica gives the same bits for the same text, in whatever company it arrives."""
 
     def __init__(self, settings: Settings) -> None:
+        use_local_dir(settings.local_dir)
         self._t2l = TextToLora.from_pretrained(settings.folder)
         self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
         self._rows = 1 if self._t2l.base.model.device.type == "cpu" else ROWS_ON_GPU

@@ -21,6 +21,7 @@ from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
+from t2l.hub import use_local_dir
 
 PAUSE_PER_STREAM = 0.005
 LONGEST_PAUSE = 1.0
@@ -34,6 +35,7 @@ class LLM:
     """Streams answers; keeps adapters in host memory behind the engine's slots."""
 
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
+        use_local_dir(settings.local_dir)
         t2l = TextToLora.from_pretrained(settings.folder)
         self._hypernet, self._timeout = hypernet, settings.timeouts.generate_s
         self._cache = AdapterCache(settings.engine.host_cache_mb << 20)

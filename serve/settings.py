@@ -66,6 +66,7 @@ class Settings(_Settings):
     """Everything that is ours to set."""
 
     checkpoint: str | None = Field(default=None, description="Folder of a T2L checkpoint; None: the shipped one.")
+    local_dir: str | None = Field(default=None, description="Folder of models, as org/name, searched before the hub.")
     model_name: str | None = Field(default=None, description="The base model's name in the API; None: from its path.")
     engine: EngineSettings = EngineSettings()
     limits: Limits = Limits()

@@ -31,6 +31,11 @@ def use_local_dir(folder: str | os.PathLike[str] | None) -> None:
     os.environ[LOCAL_DIR] = str(Path(folder).absolute())
 
 
+def environment() -> dict[str, str]:
+    """What processes on other machines need in their environment, to find what this one finds."""
+    return {LOCAL_DIR: os.environ[LOCAL_DIR]} if os.environ.get(LOCAL_DIR) else {}
+
+
 def find(name: str, revision: str | None = None, kind: Kind = "model") -> str:
     """What to load `name` from: a folder, or the name itself, which is then known to be within reach on the hub.
 

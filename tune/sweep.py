@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from t2l.hub import LOCAL_DIR_HELP, use_local_dir
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for this folder's other files
 
@@ -26,6 +28,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="fixed",
         help="train.steps for every trial, or in proportion to its number of training tasks (default fixed)",
     )
+    parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--concurrent", type=int, help="trials at a time; default: as many as the cluster holds")
     parser.add_argument("--samples", type=int, help="try so many of the space's trials, drawn at random; default: all")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's")
@@ -39,6 +42,7 @@ def main() -> int:
 
     output = arguments.output.absolute()
     try:
+        use_local_dir(arguments.local_dir)
         space = space_of(arguments.space)
         base = arguments.config or ROOT / space.base
         runs = plan(space, base, arguments.overrides, output, arguments.budget, arguments.samples)

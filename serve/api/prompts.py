@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from serve.api.about import About
 from serve.api.errors import ApiError
 from serve.api.requests import Message
+from t2l.text.prompts import TEMPLATE_SETTINGS
 
 
 class Prompts:
@@ -45,7 +46,9 @@ class Prompts:
             raise ApiError(400, "the base model has no chat template: use /v1/completions")
         turns = [message.for_template() for message in messages]
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_SETTINGS
+            )
         except TemplateError as error:
             raise ApiError(
                 400, f"the model's chat template refuses these messages: {error}", param="messages"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t2l.errors import CheckpointError, T2LError
+from t2l.hub import LOCAL_DIR_HELP, use_local_dir
 
 if TYPE_CHECKING:
     from t2l.text_to_lora import TextToLora
@@ -21,6 +22,11 @@ app = typer.Typer(
 Checkpoint = Annotated[
     Path | None, typer.Option(help="T2L checkpoint folder; the packaged one if left out.", show_default=False)
 ]
+LocalDir = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, callback=use_local_dir, help=f"A {LOCAL_DIR_HELP}.", show_default=False),
+]
+"""Takes effect as it is read: commands that load models or data sets have only to name it."""
 Force = Annotated[bool, typer.Option("--force", help="Replace adapters that are there already.")]
 
 

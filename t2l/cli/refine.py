@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from t2l.cli.common import Checkpoint, Force, app, check_replaceable, errors_as_sentences, load, print_table
+from t2l.cli.common import Checkpoint, Force, LocalDir, app, check_replaceable, errors_as_sentences, load, print_table
 
 
 @app.command()
@@ -20,6 +20,7 @@ def refine(
     output: Annotated[Path, typer.Option("--output", "-o", help="The adapter's folder.", show_default=False)],
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 100,
     checkpoint: Checkpoint = None,
+    local_dir: LocalDir = None,
     force: Force = False,
 ) -> None:
     """Write the LoRA of a description, fine-tuned with a few examples, as a PEFT folder with a card."""

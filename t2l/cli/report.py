@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from t2l.cli.common import app, errors_as_sentences
+from t2l.cli.common import LocalDir, app, errors_as_sentences
 
 
 @app.command()
@@ -17,6 +17,7 @@ def report(
         Path | None,
         typer.Option(help="Adds steering, cost of a first answer, map of tasks of this T2L.", show_default=False),
     ] = None,
+    local_dir: LocalDir = None,
     title: Annotated[str, typer.Option(help="Heading.")] = "T2L evaluation",
 ) -> None:
     """Make Markdown, HTML, figures and CSV tables of what evaluations measured."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from t2l.cli.common import Checkpoint, app, errors_as_sentences, load, print_table
+from t2l.cli.common import Checkpoint, LocalDir, app, errors_as_sentences, load, print_table
 
 
 @app.command()
@@ -13,6 +13,7 @@ def run(
     description: Annotated[str, typer.Argument(help="What the model shall do.", show_default=False)],
     text: Annotated[str, typer.Argument(metavar="INPUT", help="What it shall do that to.", show_default=False)],
     checkpoint: Checkpoint = None,
+    local_dir: LocalDir = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 128,
 ) -> None:
     """Answer an input with the base model and with the adapter of a description, side by side."""

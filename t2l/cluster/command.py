@@ -5,10 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from t2l.hub import LOCAL_DIR_HELP, use_local_dir
+
 
 def parse(doc: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file of settings; left out: all defaults")
+    parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--print-config", action="store_true", help="print the settings in full and stop")
     parser.add_argument(
         "--no-ray", action="store_true", help="train in this process, on one device, without Ray and DeepSpeed"
@@ -26,6 +29,7 @@ def train_command(doc: str | None, settings: Sequence[str] = ()) -> int:
     from t2l.errors import T2LError
 
     try:
+        use_local_dir(arguments.local_dir)
         config = load_config(arguments.config, [*settings, *arguments.overrides])
         if arguments.print_config:
             print(dump_config(config), end="")

@@ -26,6 +26,7 @@ from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
 from t2l.errors import ResourceError, T2LError
+from t2l.hub import environment
 from t2l.train.validations import Validate
 
 _POLL_SECONDS = 0.5
@@ -179,7 +180,12 @@ def _result_of(work: Callable[[], T], num_cpus: int, use_gpu: bool) -> T:
 def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS or `ray job submit` names, else start one on this machine."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+            runtime_env={"env_vars": environment()} if environment() else None,  # else it would start new processes
+        )
 
 
 def check_resources(cluster: ClusterConfig) -> bool:

@@ -1,8 +1,9 @@
 """Settings of what is trained and of what it is trained for."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from t2l.config.settings import Settings
 
@@ -17,6 +18,9 @@ class HypernetConfig(Settings):
     latent_size: int = Field(default=128, gt=0, multiple_of=4, description="Width of the trunk.")
     head_input_size: int = Field(default=512, gt=0, description="Width of the trunk's output, which the heads read.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout inside the trunk while training.")
+    rank_positions: Literal["learned", "rotary"] = Field(
+        default="learned", description="S: how the trunk tells ranks apart; rotary is for upstream's checkpoints."
+    )
 
     @property
     def task_features(self) -> int:
@@ -58,6 +62,13 @@ class EncoderConfig(Settings):
     model: str = Field(
         default="minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
     )
+    revision: str | None = Field(default=None, description="Commit of that model on the hub; None: its newest.")
+    code_revision: str | None = Field(
+        default=None, description="Commit of the model's code where that is kept in a repository of its own (gte)."
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run code that comes with the model; encoder.revision must pin it."
+    )
     probes: tuple[str, ...] = Field(
         default=(), description="llm with a reader: inputs that the base model reads after a description."
     )
@@ -65,6 +76,14 @@ class EncoderConfig(Settings):
         default=2, ge=1, description="llm with a reader: use the states after the last so many layers."
     )
     reader: ReaderConfig | None = None
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _code_is_pinned(cls, trusted: bool, info: ValidationInfo) -> bool:
+        """A branch can change under a reader's eyes; a commit cannot."""
+        if trusted and not re.fullmatch("[0-9a-f]{40}", info.data.get("revision") or ""):
+            raise ValueError("set encoder.revision to the commit (40 digits) whose code you have read")
+        return trusted
 
 
 class BaseConfig(Settings):

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.lora.weights import LoraWeights
+from t2l.text.prompts import PromptFormat
 
 _ENDED_SHARE = 0.25
 """Ended rows are dropped when they are so many: dropping copies the cache and the adapters of the others."""
@@ -118,10 +119,11 @@ class _Rows:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Everything that ends an answer: the tokenizer's end token and those of the model's own generation settings."""
+    """All that ends an answer: what ends one in a chat, the end token, those of the model's generation settings."""
     own = model.generation_config.eos_token_id if model.generation_config else None
     listed = own if isinstance(own, list) else [own]
-    return [token for token in dict.fromkeys([tokenizer.eos_token_id, *listed]) if isinstance(token, int)]
+    marker = tokenizer.convert_tokens_to_ids(PromptFormat.of(tokenizer).answer_end)
+    return [token for token in dict.fromkeys([marker, tokenizer.eos_token_id, *listed]) if isinstance(token, int)]
 
 
 def _up_to_end(tokens: list[int], ends: Sequence[int]) -> list[int]:

@@ -7,12 +7,13 @@ With ``pooling: tokens`` it gives its token states, which a small trained reader
 pooled vector of a short sentence has already lost which word did what.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from t2l.config import EncoderConfig
@@ -53,9 +54,22 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> TextFeatures: ...
 
+    def identity(self) -> str:
+        """The same for encoders that say the same: a digest of weights and settings."""
+        ...
+
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it."""
         ...
+
+
+def encoder_digest(model: nn.Module, *settings: object) -> str:
+    """Settings, and a few dozen values of every parameter: a model is told from what was trained on from it."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for parameter in model.parameters():
+        some = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)].float()
+        digest.update(f"{tuple(parameter.shape)} {parameter.dtype}".encode() + some.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def batches_by_length(texts: Sequence[str], size: int) -> Iterator[list[int]]:
@@ -97,7 +111,7 @@ def build_encoder(
         raise ConfigError(f"encoder.kinds {list(config.kinds)} side by side need encoder.reader, which condenses them")
     pooling = "sentence" if config.reader is None else "tokens"
     makers = {
-        "sentence": lambda: SentenceEncoder(config.model, pooling, base.device),
+        "sentence": lambda: SentenceEncoder(config, base.device),
         "llm": lambda: LlmEncoder(base, tokenizer, pooling, config.probes, config.probe_layers),
     }
     encoders = [makers[kind]() for kind in config.kinds]

@@ -21,6 +21,9 @@ class JointEncoder:
         self._encoders = tuple(encoders)
         self.feature_dim = sum(encoder.feature_dim for encoder in encoders)
 
+    def identity(self) -> str:
+        return " ".join(encoder.identity() for encoder in self._encoders)
+
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         counts = [encoder.token_counts(texts) for encoder in self._encoders]
         return [sum(row, start=()) for row in zip(*counts, strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.errors import ConfigError
-from t2l.text.encoder import TextFeatures, encode_in_batches
+from t2l.text.encoder import TextFeatures, encode_in_batches, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.prompts import PromptFormat
 
@@ -52,7 +52,15 @@ class LlmEncoder:
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """N texts -> states [N, P, num_layers * H] (tokens) or [N, 1, H] (sentence), fp32 on the model's device."""
         encode = self._encode_last_token if self._pooling == "sentence" else self._encode_probes
-        return encode_in_batches(clean_descriptions(texts), _BATCH, encode)
+        was_training = self._model.training  # as it is between the steps of a run
+        self._model.eval()
+        try:
+            return encode_in_batches(clean_descriptions(texts), _BATCH, encode)
+        finally:
+            self._model.train(was_training)
+
+    def identity(self) -> str:
+        return encoder_digest(self._model, self._pooling, self._opening, self._probes, self._num_layers)
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [(len(self._ids(self._opening + text)),) for text in clean_descriptions(texts)]
@@ -61,12 +69,16 @@ class LlmEncoder:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
 
     def _encode_last_token(self, texts: list[str]) -> TextFeatures:
-        inputs = self._tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(self._model.device)
-        mask = inputs["attention_mask"].bool()
-        states = self._model.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0]
-        rows = torch.arange(len(texts), device=mask.device)
-        vectors = scaled_unit(states[rows, mask.sum(1) - 1])
-        return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=mask.device))
+        """With the special tokens that the tokenizer puts around a text, as upstream."""
+        device = self._model.device
+        rows: list[list[int]] = self._tokenizer(texts)["input_ids"]  # type: ignore[assignment]
+        # Padded here, not by the tokenizer: many have no padding token. To the right, where nothing looks at it.
+        width = max(map(len, rows))
+        ids_N_T = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        lengths_N = torch.tensor([len(row) for row in rows], device=device)
+        states_N_T_H = self._model.base_model(input_ids=ids_N_T, use_cache=False)[0]
+        vectors = scaled_unit(states_N_T_H[torch.arange(len(texts), device=device), lengths_N - 1])
+        return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=device))
 
     def _encode_probes(self, texts: list[str]) -> TextFeatures:
         device = self._model.device
@@ -79,7 +91,7 @@ class LlmEncoder:
         allowed_N_T_T = _attention(lengths_N, width, [len(probe) for probe in self._probes])
         bias = torch.zeros(allowed_N_T_T.shape, dtype=self._model.dtype, device=device)
         bias.masked_fill_(~allowed_N_T_T, torch.finfo(bias.dtype).min)
-        states = self._model.model(
+        states = self._model.base_model(
             input_ids=ids_N_T, position_ids=places_N_T, attention_mask=bias[:, None], output_hidden_states=True
         ).hidden_states[-self._num_layers :]
         features = torch.cat([scaled_unit(layer[:, width:]) for layer in states], dim=-1)

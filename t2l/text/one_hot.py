@@ -16,6 +16,9 @@ class OneHotEncoder:
         self._place = {name: i for i, name in enumerate(names)}
         self.feature_dim = len(self._place)
 
+    def identity(self) -> str:
+        return " ".join(self._place)
+
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [(1,)] * len(texts)
 

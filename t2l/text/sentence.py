@@ -4,17 +4,20 @@ Axes: N texts, T tokens, D features.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from t2l.errors import CheckpointError, HubAccessError
-from t2l.text.encoder import TextFeatures, encode_in_batches
+from t2l.config import EncoderConfig
+from t2l.errors import CheckpointError, ConfigError, HubAccessError
+from t2l.hub import find
+from t2l.text.encoder import TextFeatures, encode_in_batches, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
+from t2l.text.remote_code import mend
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2, the official file."""
@@ -36,20 +39,37 @@ def minilm_path() -> Path:
     return path
 
 
-class SentenceEncoder:
-    """A frozen sentence-transformers model; ``model`` is a path or a hub name, "minilm" the packaged default."""
+def source_of(config: EncoderConfig) -> str:
+    """Folder or hub name to load the sentence encoder from. Raises HubAccessError if it is out of reach."""
+    return str(minilm_path()) if config.model == "minilm" else find(config.model, config.revision)
 
-    def __init__(self, model: str, pooling: Literal["sentence", "tokens"], device: torch.device | str = "cpu"):
+
+class SentenceEncoder:
+    """A frozen sentence-transformers model, pooled as its own files say; whole texts, or token states for a reader.
+
+    Raises HubAccessError for a model out of reach, CheckpointError for one that cannot be read, ConfigError for one
+    that brings code that the settings do not allow to run.
+    """
+
+    def __init__(self, config: EncoderConfig, device: torch.device | str = "cpu"):
         from sentence_transformers import SentenceTransformer  # seconds to import; most commands never embed
 
-        source = str(minilm_path()) if model == "minilm" else model
-        try:
-            self._model = SentenceTransformer(source, device=str(device))
-        except OSError as error:
-            raise HubAccessError(
-                f"the text encoder '{model}' is neither a folder nor within reach on a hub: give a local path"
-            ) from error
-        self._pooling = pooling
+        source = source_of(config)
+        if Path(source).is_dir() and not (Path(source) / "modules.json").is_file():
+            raise CheckpointError(f"the text encoder in {source} has no modules.json, which says how it is pooled")
+        code = {"code_revision": config.code_revision} if config.code_revision else {}
+        with _reading(config.model):
+            self._model = SentenceTransformer(
+                source,
+                device=str(device),
+                revision=config.revision,
+                trust_remote_code=config.trust_remote_code,
+                model_kwargs={**code},
+                config_kwargs={**code},
+            )
+        if self._model.transformers_model is not None:
+            mend(self._model.transformers_model)
+        self._pooling = "sentence" if config.reader is None else "tokens"
         dimension = self._model.get_embedding_dimension()
         assert dimension is not None
         self.feature_dim = dimension
@@ -58,6 +78,9 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         """N texts -> states [N, T, D] (tokens) or [N, 1, D] (sentence), fp32 on the encoder's device."""
         return encode_in_batches(clean_descriptions(texts), 256, self._encode_batch)
+
+    def identity(self) -> str:
+        return encoder_digest(self._model, self._pooling, self._model.max_seq_length)
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._model.max_seq_length)
@@ -71,3 +94,18 @@ class SentenceEncoder:
             vectors = scaled_unit(outputs["sentence_embedding"])
             return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=vectors.device))
         return TextFeatures(outputs["token_embeddings"].float(), outputs["attention_mask"].bool())
+
+
+@contextmanager
+def _reading(model: str) -> Iterator[None]:
+    """Makes one sentence of what sentence-transformers raises."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"the text encoder '{model}' brings code of its own: read it, then set encoder.trust_remote_code=true "
+                "and encoder.revision to the commit that you have read (encoder.code_revision for code kept elsewhere)"
+            ) from error
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"the text encoder '{model}' cannot be read: {reason}") from error

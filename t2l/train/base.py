@@ -3,15 +3,22 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from t2l.config import BaseConfig, LoraConfig
 from t2l.embedded import BASE_DIR
-from t2l.errors import CheckpointError, HubAccessError
+from t2l.errors import CheckpointError
+from t2l.hub import find
 from t2l.lora.spec import LoraSpec
 
 
@@ -23,7 +30,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def base_path(config: BaseConfig) -> str:
-    """Folder or hub name of the base model."""
+    """Folder or hub name of the base model, as it is known everywhere; `t2l.hub.find` says where it lies here."""
     return str(BASE_DIR) if config.path == "embedded" else config.path
 
 
@@ -35,20 +42,26 @@ def build_spec(lora: LoraConfig, base_config: PretrainedConfig) -> LoraSpec:
 def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model, frozen, in eval mode, and its tokenizer.
 
-    Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if a folder cannot be read.
+    Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if it cannot be read.
     """
-    path = base_path(config)
+    path = find(base_path(config))
     with reading_base(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
+        hf_config = AutoConfig.from_pretrained(path)
+        attention = attention_on(device, hf_config)
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), attn_implementation=attention_on(device)
+            path, config=hf_config, dtype=getattr(torch, config.dtype), attn_implementation=attention
         )
     return model.to(device).eval().requires_grad_(False), tokenizer  # type: ignore[arg-type]
 
 
-def attention_on(device: torch.device | str) -> str:
-    """At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one."""
-    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+def attention_on(device: torch.device | str, hf_config: PretrainedConfig) -> str:
+    """At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one.
+
+    And the fused one cannot cap its scores, as Gemma 2 does.
+    """
+    capped = getattr(hf_config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped or torch.device(device).type == "cpu" else "sdpa"
 
 
 @contextmanager
@@ -59,9 +72,4 @@ def reading_base(path: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        if Path(path).is_dir():
-            raise CheckpointError(f"the base model in {path} cannot be read: {reason}") from error
-        raise HubAccessError(
-            f"the base model '{path}' is neither a folder nor within reach on the hub (log in with `hf auth login` "
-            f"if it is gated, or give a local folder as base.path): {reason}"
-        ) from error
+        raise CheckpointError(f"the base model in {path} cannot be read: {reason}") from error

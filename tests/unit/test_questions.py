@@ -15,7 +15,7 @@ from t2l.text.prompts import PromptFormat
 
 TASKS = universe(None).test[:6]
 INPUTS = 20
-CHAT = PromptFormat("<bos><user>", "<assistant>", "<end><user>", "<end>")
+CHAT = PromptFormat("<bos><user>", "<assistant>", "<end><user>", "<assistant>", "<end>")
 
 
 def ask(method: str, wording: str | None = None, tasks: tuple[Task, ...] = TASKS) -> list[Question]:

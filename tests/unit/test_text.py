@@ -190,5 +190,5 @@ def test_several_encoders_need_a_reader() -> None:
 
 def test_an_unreachable_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubAccessError, match="'nobody/no-such-model' is neither a folder nor within reach"):
-        SentenceEncoder("nobody/no-such-model", "sentence")
+    with pytest.raises(HubAccessError, match="'nobody/no-such-model' is not in the hub's cache"):
+        SentenceEncoder(EncoderConfig(model="nobody/no-such-model"))

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 
+from t2l.config import EncoderConfig
 from t2l.evaluation.flops import (
     AnswerCost,
     Lengths,
@@ -75,7 +76,7 @@ def _describe_cost(t2l: TextToLora, description: str, base: Transformer) -> int:
     counts = t2l.encoder.token_counts([description])[0]
     for kind, tokens in zip(config.kinds, counts, strict=True):
         if kind == "sentence":
-            flops += sentence_encoder_flops(_sentence_model(config.model), tokens)
+            flops += sentence_encoder_flops(_sentence_model(config), tokens)
             states += tokens
         else:
             probes = _probe_lengths(t2l) if config.reader else []
@@ -85,12 +86,14 @@ def _describe_cost(t2l: TextToLora, description: str, base: Transformer) -> int:
     return flops + reader
 
 
-def _sentence_model(model: str) -> Transformer:
+def _sentence_model(encoder: EncoderConfig) -> Transformer:
     from transformers import AutoConfig
 
-    from t2l.text.sentence import minilm_path
+    from t2l.text.sentence import source_of
 
-    return Transformer.of(AutoConfig.from_pretrained(str(minilm_path()) if model == "minilm" else model))
+    pins = {"revision": encoder.revision, "code_revision": encoder.code_revision}
+    trusted = encoder.trust_remote_code
+    return Transformer.of(AutoConfig.from_pretrained(source_of(encoder), trust_remote_code=trusted, **pins))
 
 
 def _probe_lengths(t2l: TextToLora) -> list[int]:
