@@ -28,13 +28,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
         if not path.is_file():
             raise ConfigError(f"config file {path} does not exist")
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return parse_config(settings, overrides)
+
+
+def parse_config(settings: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Check plain settings, once overridden. Raises ConfigError naming every key at fault."""
     for override in overrides:
         _override(settings, override)
-    return parse_config(settings)
-
-
-def parse_config(settings: dict[str, Any]) -> RunConfig:
-    """Check plain settings. Raises ConfigError naming every key at fault."""
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:

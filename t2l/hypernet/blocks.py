@@ -54,7 +54,9 @@ class Trunk(nn.Module):
         self.layer_table = NormedTable(spec.num_layers, config.layer_features)
         self.module_table = NormedTable(modules, config.module_features)
         self.side_table = NormedTable(modules, 2, latent) if per_side else None
-        self.rank_table = NormedTable(spec.rank, latent) if per_rank else None
+        learned = config.rank_positions == "learned"
+        self.rank_table = NormedTable(spec.rank, latent) if per_rank and learned else None
+        self.rotated_ranks = spec.rank if per_rank and not learned else 0
         self.mixer = _mlp(nn.Dropout(dropout), latent, hidden, latent, dropout).append(nn.Dropout(dropout))
         self.block1 = ResidualBlock(latent, hidden, dropout)
         self.block2 = ResidualBlock(latent, hidden, dropout)
@@ -72,7 +74,19 @@ class Trunk(nn.Module):
         if self.rank_table is not None:
             # Ranks go through the block by themselves (as upstream): once, not per task, layer and module.
             x = x.unsqueeze(-2) + self.block2(self.rank_table())  # [n, l, m, s, r, d]
+        elif self.rotated_ranks:
+            x = self.block2(rotated(x, self.rotated_ranks))
         return self.last(x)
+
+
+def rotated(x: Tensor, ranks: int) -> Tensor:
+    """[..., d] -> [..., r, d]: features k and k + d/2, as a point, turn by rank * 10000^(-2k/d) (Llama's RoPE)."""
+    half = x.shape[-1] // 2
+    step_H = 10000 ** -(torch.arange(half, device=x.device) / half)
+    angle_R_H = torch.arange(ranks, device=x.device)[:, None] * step_H
+    cos, sin = angle_R_H.cos().to(x), angle_R_H.sin().to(x)
+    first, second = x.unsqueeze(-2).chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def _mlp(first: nn.Module, size_in: int, hidden: int, size_out: int, dropout: float) -> nn.Sequential:

@@ -111,8 +111,7 @@ def load_peft(directory: str | os.PathLike[str], hf_config: "PretrainedConfig | 
     feature), and SpecMismatchError (naming both sides) if it does not fit the base model.
     """
     folder = Path(directory)
-    config = _read_config(folder)
-    _refuse_unsupported(config, folder)
+    config = read_config(folder)
     state = _read_state(folder)
     spec = _spec(config, state, folder)
     if hf_config is not None:
@@ -156,7 +155,8 @@ def _card(spec: LoraSpec, base_model_name: str, description: str | None) -> str:
     )
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """A PEFT folder's settings. Raises CheckpointError if they ask for more than plain LoRA, naming the feature."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -165,6 +165,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / CONFIG_FILE} is no valid JSON: {error}") from None
     if missing := {"r", "lora_alpha", "target_modules"} - set(config):
         raise CheckpointError(f"{folder / CONFIG_FILE} lacks {sorted(missing)}")
+    _refuse_unsupported(config, folder)
     return config
 
 

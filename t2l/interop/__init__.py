@@ -1,0 +1,1 @@
+"""To and from the rest of the world: upstream's checkpoints, blends, merged models, the hub."""
