@@ -22,6 +22,7 @@ class DataConfig(Settings):
     max_prompt_tokens: int = Field(default=512, ge=1, description="Of longer prompts the end is kept.")
     max_response_tokens: int = Field(default=512, ge=1)
     loader_workers: int = Field(default=0, ge=0, description="Processes that make batches ahead; 0: none.")
+    run_code: bool = Field(default=False, description="Answers that are code may be run, where a task is graded so.")
 
     def within(self, positions: int | None) -> Self:
         """With limits on tokens that add up to no more than a base model's positions (None: it has no limit)."""
@@ -87,6 +88,19 @@ class LotsOfLorasConfig(NumberedConfig):
     suite: Literal["lots_of_loras"] = "lots_of_loras"
 
 
+class BenchmarksConfig(FilesConfig):
+    """The ten benchmarks of the paper, as test tasks."""
+
+    suite: Literal["benchmarks"] = "benchmarks"
+    names: tuple[str, ...] = Field(default=(), description="Such as arc_easy; empty: all ten.")
+    path: LocalPath = Field(default="", description="Folder of one folder a benchmark; empty: --local-dir or the hub.")
+    descriptions: LocalPath = Field(
+        default="",
+        description="Checkout of text-to-lora or .tar.gz, for the paper's own prompts and descriptions; empty: ours.",
+    )
+    max_prompt_tokens: int = Field(default=3584, ge=1, description="Of longer prompts the end is kept.")
+
+
 def _suite(data: Any) -> str:
     """Which class of settings `data` is; plain settings without a suite are the universe's."""
     return str(data.get("suite", "universe")) if isinstance(data, dict) else data.suite
@@ -97,6 +111,7 @@ AnyDataConfig = Annotated[
     | Annotated[SubUniverseConfig, Tag("sub_universe")]
     | Annotated[JsonlConfig, Tag("jsonl")]
     | Annotated[NaturalInstructionsConfig, Tag("natural_instructions")]
-    | Annotated[LotsOfLorasConfig, Tag("lots_of_loras")],
+    | Annotated[LotsOfLorasConfig, Tag("lots_of_loras")]
+    | Annotated[BenchmarksConfig, Tag("benchmarks")],
     Discriminator(_suite),
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from t2l.config import AnyDataConfig
 from t2l.config.data import (
+    BenchmarksConfig,
     JsonlConfig,
     LotsOfLorasConfig,
     NaturalInstructionsConfig,
@@ -15,12 +16,13 @@ from t2l.config.data import (
     UniverseConfig,
 )
 from t2l.errors import ConfigError, DataError
+from t2l.tasks.benchmarks.suite import benchmark_suite, benchmarks
 from t2l.tasks.operations import PICKS, RENDERS, Operations
 from t2l.tasks.sources.descriptions import Described, DescriptionFiles
 from t2l.tasks.sources.jsonl import jsonl_suite
 from t2l.tasks.sources.lots_of_loras import read_lots_of_loras
 from t2l.tasks.sources.natural_instructions import read_natural_instructions
-from t2l.tasks.sources.numbered import NumberedTask, number_of, paper_splits, paper_suite
+from t2l.tasks.sources.numbered import NumberedTask, in_order, number_of, paper_splits, paper_suite
 from t2l.tasks.sources.records import Records
 from t2l.tasks.task import TaskSuite
 from t2l.tasks.universe import sub_universe, universe
@@ -61,8 +63,18 @@ def _natural_instructions(config: NaturalInstructionsConfig) -> TaskSuite:
 
 
 def _lots_of_loras(config: LotsOfLorasConfig) -> TaskSuite:
+    """Only the tasks that are used are fetched."""
     records, splits = Records(config.strict), paper_splits()
-    return _paper_suite(config, read_lots_of_loras([*splits.train, *splits.test], records), records)
+    number = None if config.num_train_tasks is None else config.num_validation + config.num_train_tasks
+    names = [*in_order(splits.train)[:number], *splits.test]
+    return _paper_suite(config, read_lots_of_loras(names, records), records)
+
+
+def _benchmarks(config: BenchmarksConfig) -> TaskSuite:
+    records = Records(config.strict)
+    described = DescriptionFiles(Path(config.descriptions), records) if config.descriptions else None
+    folder = Path(config.path) if config.path else None
+    return benchmark_suite(config.names or tuple(benchmarks()), folder, described, records)
 
 
 def _paper_suite(config: NumberedConfig, tasks: list[NumberedTask], records: Records) -> TaskSuite:
@@ -87,4 +99,5 @@ BUILDERS: dict[str, Callable[[Any], TaskSuite]] = {
     "jsonl": _jsonl,
     "natural_instructions": _natural_instructions,
     "lots_of_loras": _lots_of_loras,
+    "benchmarks": _benchmarks,
 }

@@ -1,4 +1,7 @@
-"""A user's own tasks: one folder a task, with task.yaml, train.jsonl and test.jsonl (docs/data.md has an example)."""
+"""A user's own tasks: one folder a task, with task.yaml, train.jsonl and test.jsonl (docs/data.md has an example).
+
+Further descriptions may stand in descriptions.txt, one a line, as `t2l describe` writes them.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +22,7 @@ class TaskFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    descriptions: tuple[Text, ...]
+    descriptions: tuple[Text, ...] = ()
     unseen_descriptions: tuple[Text, ...] = ()
     metric: Metric = "exact_match"
     split: Literal["train", "validation", "test"] = "train"
@@ -35,7 +38,7 @@ def jsonl_suite(folder: Path, records: Records) -> TaskSuite:
         about = _about(file)
         task = Task(
             name=file.parent.name,
-            descriptions=about.descriptions,
+            descriptions=_descriptions(file, about),
             unseen_descriptions=about.unseen_descriptions,
             train=_examples(file, "train", records) if about.split != "test" or _path(file, "train").exists() else (),
             test=_examples(file, "test", records),
@@ -55,6 +58,15 @@ def _about(file: Path) -> TaskFile:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
         raise DataError(f"{file}: the field '{field}' is {problem['input']!r}: {problem['msg']}") from None
+
+
+def _descriptions(file: Path, about: TaskFile) -> tuple[str, ...]:
+    more = file.with_name("descriptions.txt")
+    lines = more.read_text(encoding="utf-8").split("\n") if more.exists() else ()
+    found = (*about.descriptions, *(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise DataError(f"{file}: the field 'descriptions' is empty, and there is no {more.name}: describe the task")
+    return tuple(dict.fromkeys(found))
 
 
 def _examples(file: Path, split: str, records: Records) -> tuple[Example, ...]:
