@@ -5,12 +5,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from t2l.cli.common import Checkpoint, Force, app, check_replaceable, errors_as_sentences, load, print_table
+from t2l.cli.common import Checkpoint, Force, LocalDir, app, check_replaceable, errors_as_sentences, load, print_table
 from t2l.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from t2l.text_to_lora import GeneratedAdapters, TextToLora
 
 STDIN = "-"
 
@@ -27,10 +30,12 @@ def generate(
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Text file of one description a line.", show_default=False)
     ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Write the base model with the LoRA merged in.")] = False,
     checkpoint: Checkpoint = None,
+    local_dir: LocalDir = None,
     force: Force = False,
 ) -> None:
-    """Write a LoRA for each description as a PEFT folder with a card."""
+    """Write a LoRA for each description as a PEFT folder with a card, or merged into the base model."""
     folders = _folders(_read_descriptions(descriptions or [], file), output)
     for folder in folders.values():
         check_replaceable(folder, force)
@@ -38,14 +43,25 @@ def generate(
     start = time.perf_counter()
     adapters = model.generate(list(folders))
     seconds = time.perf_counter() - start
-    for adapter, folder in zip(adapters, folders.values(), strict=True):
-        adapter.save_pretrained(folder, overwrite=folder.exists())
+    if merge:
+        _write_merged(model, adapters, list(folders.values()))
+    else:
+        for adapter, folder in zip(adapters, folders.values(), strict=True):
+            adapter.save_pretrained(folder, overwrite=folder.exists())
     number = "1 adapter" if len(folders) == 1 else f"{len(folders)} adapters"
     print_table(
         f"{number} of {model.base.spec.num_parameters:,} parameters, generated in {seconds:.2f} s",
-        ["description", "adapter"],
+        ["description", "merged model" if merge else "adapter"],
         [[description, str(folder)] for description, folder in folders.items()],
     )
+
+
+def _write_merged(model: "TextToLora", adapters: "GeneratedAdapters", folders: Sequence[Path]) -> None:
+    from t2l.interop.merge import save_merged
+
+    base = model.base.released()
+    for adapter, folder in zip(adapters, folders, strict=True):
+        save_merged(folder, base, model.tokenizer, adapter, overwrite=folder.exists())
 
 
 def _read_descriptions(given: Sequence[str], file: Path | None) -> list[str]:

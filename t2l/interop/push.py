@@ -76,8 +76,9 @@ def _refusals_as_sentences(repo: str) -> Iterator[None]:
         reason = error.server_message or str(error).splitlines()[0]
         raise HubAccessError(f"the hub at {constants.ENDPOINT} answered {status} for '{repo}': {reason}") from error
     # HTTPError is httpx's or httpx2's, as this version of the hub's library has it
-    except errors.HTTPError as error:  # pyright: ignore[reportPrivateImportUsage]
-        raise HubAccessError(f"the hub at {constants.ENDPOINT} cannot be reached ({error})") from error
+    except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:  # pyright: ignore[reportPrivateImportUsage]
+        reason = str(error).strip().splitlines()[0]
+        raise HubAccessError(f"the hub at {constants.ENDPOINT} cannot be reached ({reason}): connect to it") from error
     except ValueError as error:  # the card's metadata, which the hub checks first
         reason = " ".join(str(error).split())
         raise HubAccessError(f"the hub at {constants.ENDPOINT} refuses the card ({reason}): correct it") from error
@@ -86,12 +87,13 @@ def _refusals_as_sentences(repo: str) -> Iterator[None]:
 def _without_local_base(card: str) -> str:
     """The card, without `base_model` in its front matter if that is a folder and not a name on the hub."""
     lines = card.splitlines(keepends=True)
-    kept = [line for line in lines if not (line.startswith("base_model:") and _is_local(yaml.safe_load(line)))]
-    return "".join(kept)
+    return "".join(line for line in lines if not (line.startswith("base_model:") and _names_a_folder(line)))
 
 
-def _is_local(line: dict[str, str]) -> bool:
-    base = line["base_model"]
+def _names_a_folder(line: str) -> bool:
+    base = yaml.safe_load(line)["base_model"]
+    if not isinstance(base, str):  # a list of names
+        return False
     try:
         validate_repo_id(base)
     except errors.HFValidationError:
