@@ -16,7 +16,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from t2l.config import load_config
+from t2l.cluster.train import check_resources
+from t2l.config import ClusterConfig, load_config
+from t2l.errors import ResourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]  # type: ignore[index]
@@ -65,6 +67,21 @@ def test_workers_have_gpus_come_on_demand_and_may_be_spot() -> None:
     assert all(kind["resources"]["GPU"] and kind["min_workers"] == 0 < kind["max_workers"] for kind in types.values())
     assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert types["gpu_spot"]["node_config"]["InstanceType"] == types["gpu"]["node_config"]["InstanceType"]
+
+
+def test_its_command_is_a_run_that_waits_for_nodes() -> None:
+    comment = "".join(line[1:].rstrip("\\\n") for line in (ROOT / "cluster.yaml").open() if line.startswith("#"))
+    command = re.search(r"-- +python (\S+) --config (\S+) (.+?) +ray down", comment)
+    assert command is not None and (ROOT / command[1]).is_file()
+    run = load_config(ROOT / command[2], command[3].split())
+    assert check_resources(run.cluster) is True
+    gpus = sum(
+        kind["resources"].get("GPU", 0) * kind.get("max_workers", 0)
+        for kind in launcher()["available_node_types"].values()
+    )
+    assert run.cluster.max_workers <= gpus
+    with pytest.raises(ResourceError, match=r"set cluster\.use_gpu"):
+        check_resources(ClusterConfig(autoscaled=True))
 
 
 def test_every_node_asks_for_the_token() -> None:
