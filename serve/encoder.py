@@ -15,10 +15,7 @@ from serve.settings import COMMON, Settings
 from t2l import TextToLora
 from t2l.hub import use_local_dir
 from t2l.text.nearness import NearnessIndex, mean_states
-from t2l.text.uniform import in_uniform_batches
-
-ROWS_ON_GPU = 8
-"""On a CPU a batch is no faster than its texts one by one."""
+from t2l.text.uniform import encoder_rows, in_uniform_batches
 
 
 @serve.deployment(max_ongoing_requests=512, **COMMON)
@@ -29,7 +26,7 @@ class TextEncoder:
         use_local_dir(settings.local_dir)
         self._t2l = TextToLora.from_pretrained(settings.folder)
         self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
-        self._rows = 1 if self._t2l.base.model.device.type == "cpu" else ROWS_ON_GPU
+        self._rows = encoder_rows(self._t2l.base.model.device)
         self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
+from t2l.cluster.records import Tell
 from t2l.config import RunConfig
+from t2l.data.cache import Caches
 from t2l.data.shared import SharedWork
 from t2l.train.base import base_path
 
@@ -30,6 +32,11 @@ class Place:
         tensor = torch.tensor(number, device=self.device)
         torch.distributed.broadcast(tensor, src=0)
         return int(tensor)
+
+    def caches(self, config: RunConfig, tell: Tell) -> Caches:
+        """What this run may take over from others, and leave to them."""
+        folder = Path(config.cache_dir) if config.cache_dir else self.run_dir.parent / "cache"
+        return Caches(folder, lambda note: tell({"note": note}))
 
     def shared_work(self, name: str, config: RunConfig, *settings: object) -> SharedWork:
         """Work on the frozen base that is shared out over workers, kept in <run>/<name>; `settings` it depends on."""

@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from t2l.config import RunConfig
-from t2l.data.collate import Row, SftBatch, collate, cut_left, micro_batches
+from t2l.data.cache import Caches
+from t2l.data.collate import Row, SftBatch, collate, micro_batches
 from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.sampler import TaskSampler
 from t2l.data.teacher import Taught, TeacherPool
+from t2l.data.tokens import Text, Tokenizing, Tokens
 from t2l.errors import ConfigError
 from t2l.tasks.task import Task
 from t2l.text.prompts import PromptFormat
@@ -23,6 +25,7 @@ from t2l.text.prompts import PromptFormat
 class SftSteps(Dataset[list[SftBatch]]):
     """Maps a step to this worker's micro-batches; with a teacher, its answers take the place of the tasks' own.
 
+    caches: where the tokens of finite tasks are kept for all runs.
     Raises ConfigError where the step is too small to be split so.
     """
 
@@ -37,9 +40,12 @@ class SftSteps(Dataset[list[SftBatch]]):
         rank: int = 0,
         world_size: int = 1,
         teacher: TeacherPool | None = None,
+        caches: Caches | None = None,
     ) -> None:
         train = config.train
-        self._config, self._tasks, self._numbers, self._tokenizer = config, tasks, numbers, tokenizer
+        self._config, self._tasks, self._numbers = config, tasks, numbers
+        finite = any(is_finite(task) for task in tasks)
+        self._tokens = Tokenizing(tokenizer, config.data, caches if finite else None)
         self._chat, self._teacher = PromptFormat.of(tokenizer), teacher
         self._sampler = TaskSampler(len(tasks), config.seed, train.tasks_per_step, rank, world_size)
         self._pad_id = padding_id(tokenizer)
@@ -56,6 +62,8 @@ class SftSteps(Dataset[list[SftBatch]]):
         train = self._config.train
         rows = self._rows(step)
         parts = micro_batches(rows, train.micro_batches)
+        if step >= len(self) - max(1, self._config.data.loader_workers):
+            self._tokens.flush()  # the last step of this loader process
         return [collate(part, train.tasks_per_step * train.samples_per_task, self._pad_id) for part in parts]
 
     def loader(self, start: int, pin: bool) -> Iterator[list[SftBatch]]:
@@ -79,18 +87,16 @@ class SftSteps(Dataset[list[SftBatch]]):
             for slot in self._sampler(step)
             for i in range(samples)
         ]
-        prompts, answers, descriptions, teachers = zip(*drawn, strict=True)
-        prompt_ids, answer_ids = self._ids(prompts), self._ids(answers)
-        return [self._row(*parts) for parts in zip(prompt_ids, answer_ids, descriptions, teachers, strict=True)]
+        texts, descriptions, teachers = zip(*drawn, strict=True)
+        return [self._row(*parts) for parts in zip(self._tokens(texts), descriptions, teachers, strict=True)]
 
-    def _row(self, prompt: list[int], answer: list[int], description: int, taught: Taught | None) -> Row:
-        prompt = cut_left(prompt, self._config.data.max_prompt_tokens)
+    def _row(self, tokens: Tokens, description: int, taught: Taught | None) -> Row:
         if taught is not None:
-            return Row(prompt, taught.answer, description, (taught.ids, taught.probs))
-        return Row(prompt, cut_left(answer, self._config.data.max_response_tokens), description)
+            return Row(tokens.prompt, taught.answer, description, (taught.ids, taught.probs))
+        return Row(tokens.prompt, tokens.answer, description)
 
-    def _draw(self, rng: random.Random, task_number: int) -> tuple[str, str, int, Taught | None]:
-        """A sample: prompt, answer, the number of a freshly drawn description, and what the teacher says instead."""
+    def _draw(self, rng: random.Random, task_number: int) -> tuple[Text, int, Taught | None]:
+        """A sample: prompt and answer, the number of a freshly drawn description, and what the teacher says instead."""
         task, data, count = self._tasks[task_number], self._config.data, self._numbers.counts[task_number]
         taught = None
         if self._teacher is None:
@@ -106,10 +112,13 @@ class SftSteps(Dataset[list[SftBatch]]):
             data.definition == "dropout" and rng.random() >= data.definition_dropout
         )
         prompt = self._chat.prompt(example.input, task.descriptions[which % len(task.descriptions)] if shown else None)
-        return prompt, self._chat.answer(example.output), self._numbers.starts[task_number] + which, taught
+        text = Text(prompt, self._chat.answer(example.output), comes_again=is_finite(task) and not shown)
+        return text, self._numbers.starts[task_number] + which, taught
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+
+def is_finite(task: Task) -> bool:
+    """Whether its examples are a list, not drawn afresh without end."""
+    return isinstance(task.train, list | tuple)
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,21 +1,18 @@
-"""Samples are a function of (seed, step, place) alone, and the description table gives each its own text's states."""
+"""Samples are a function of (seed, step, place) alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from tiny import tiny_config, tiny_tokenizer
 
-from t2l.config import DataConfig, RunConfig
+from t2l.config import RunConfig
 from t2l.data.collate import SftBatch
-from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, ragged
-from t2l.data.shared import SharedWork
+from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
-from t2l.errors import ConfigError, DataError
+from t2l.errors import ConfigError
 from t2l.tasks.task import Task
-from t2l.text.encoder import TextFeatures
 
 Sample = tuple[tuple[int, ...], tuple[int, ...], int]
 
@@ -80,7 +77,7 @@ def test_each_sample_draws_a_description_of_its_own_task(config: RunConfig, task
 def test_the_prompt_holds_the_description_as_the_settings_say(
     config: RunConfig, tasks: Sequence[Task], definition: str
 ) -> None:
-    data = DataConfig.model_validate(config.data.model_dump() | {"definition": definition, "max_prompt_tokens": 4096})
+    data = config.data.model_copy(update={"definition": definition, "max_prompt_tokens": 4096})
     ours = steps(config.model_copy(update={"data": data}), tasks)
     tokenizer = tiny_tokenizer()
     texts = DescriptionNumbers.of("description", tasks, data.num_descriptions).texts
@@ -94,56 +91,3 @@ def test_the_prompt_holds_the_description_as_the_settings_say(
 def test_more_micro_batches_than_samples_are_refused(config: RunConfig, tasks: Sequence[Task]) -> None:
     with pytest.raises(ConfigError, match="micro_batches is 5"):
         steps(with_train(config, micro_batches=5), tasks, 0, 3)
-
-
-class CountingEncoder:
-    """Text of c words -> c states, whose features say word and place; counts what it was asked."""
-
-    feature_dim = 2
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return [(len(text.split()),) for text in texts]
-
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
-        self.asked += len(texts)
-        width = max(len(text.split()) for text in texts)
-        states, mask = torch.full((len(texts), width, 2), 9.0), torch.zeros(len(texts), width, dtype=torch.bool)
-        for i, text in enumerate(texts):
-            for j, word in enumerate(text.split()):
-                states[i, j], mask[i, j] = torch.tensor([len(word), j]), True
-        return TextFeatures(states, mask)
-
-
-TEXTS = ["sort", "take the last one", "two words"]
-
-
-def check(table: DescriptionTable) -> None:
-    assert len(table) == 3
-    for index in ([0], [2, 0], [1, 2, 1]):
-        expected = CountingEncoder().encode([TEXTS[i] for i in index])
-        found = table.lookup(torch.tensor(index))
-        assert torch.equal(found.mask_N_T, expected.mask_N_T)
-        assert torch.equal(found.states_N_T_D, (expected.states_N_T_D * expected.mask_N_T[..., None]).half())
-
-
-def test_the_table_gives_back_what_was_encoded() -> None:
-    check(DescriptionTable.encode(TEXTS, CountingEncoder()))
-
-
-def test_workers_share_the_encoding_and_a_second_run_spares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t2l.data.shared.CHUNK", 1)
-    encoders = [CountingEncoder(), CountingEncoder()]
-    shares = [SharedWork(tmp_path, "key", rank, 2) for rank in (0, 1)]
-    for share, encoder in zip(shares, encoders, strict=True):
-        share.do_share(TEXTS, lambda chunk, encoder=encoder: ragged(encoder.encode(chunk)))
-    assert [encoder.asked for encoder in encoders] == [2, 1]
-    check(DescriptionTable.of_parts(shares[1].parts(TEXTS), "cpu"))
-    next(iter(tmp_path.glob("*.safetensors"))).write_bytes(b"damaged")
-    again = CountingEncoder()
-    SharedWork(tmp_path, "key").do_share(TEXTS, lambda chunk: ragged(again.encode(chunk)))
-    assert again.asked == 1
-    with pytest.raises(DataError, match="storage that all workers share"):
-        SharedWork(tmp_path, "another key").parts(TEXTS)

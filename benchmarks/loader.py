@@ -1,0 +1,162 @@
+"""Does the loader keep up with the step at 479 tasks, and how soon does a run take its first step?
+
+    python benchmarks/loader.py --out benchmarks/results/loader_cpu.json
+    python benchmarks/loader.py --device cuda
+
+loader: samples/s that one process makes, for two suites of 479 tasks: the universe, whose examples are drawn without
+    end, and finite tasks the size of Super-NaturalInstructions', without a cache of tokens, and with it cold and warm.
+runs: the real job (jobs/train_sft.py) on the universe with 479 tasks of 128 descriptions each and the default encoder,
+    in a process of its own: seconds from its start to its first step, the share of the steps after it spent waiting for
+    batches, and seconds a step. Cold: no cache there; warm: the same run again, under another name, beside the first.
+    What is cached is ours; the operating system may hold the files of Python's modules either way.
+ratio: what the loader makes in the time that a step takes, over what the step takes; below 1 the step would starve.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2l.cluster.metrics import Metrics
+from t2l.config import RunConfig, load_config
+from t2l.data.cache import Caches
+from t2l.data.descriptions import DescriptionNumbers
+from t2l.data.steps import SftSteps
+from t2l.data.suite import build_suite
+from t2l.tasks.task import Example, Task
+from t2l.train.base import load_base
+
+TASKS, EXAMPLES = 479, 100
+ROOT = Path(__file__).parents[1]
+
+
+def finite_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks whose prompts are log-normal around 160 tokens, their answers short: slices of one long text."""
+    rng = random.Random(0)
+    words = " ".join(tasks[i % len(tasks)].train[i].input for i in range(5_000)).split()
+
+    def text(number: int) -> str:
+        start = rng.randrange(len(words) - number)
+        return " ".join(words[start : start + number])
+
+    def example() -> Example:
+        return Example(text(min(int(rng.lognormvariate(4.0, 0.7)) + 1, 500)), text(rng.randint(1, 4)))
+
+    return [replace(task, train=tuple(example() for _ in range(EXAMPLES))) for task in tasks]
+
+
+def loader_rate(config: RunConfig, tasks: Sequence[Task], caches: Caches | None) -> dict[str, float]:
+    """What one process makes, in all steps of a run."""
+    _, tokenizer = load_base(config.base, "cpu")
+    numbers = DescriptionNumbers.of(config.condition, tasks, config.data.num_descriptions)
+    data = SftSteps(config, tasks, numbers, tokenizer, caches=caches)
+    samples = tokens = 0
+    start = time.perf_counter()
+    for batches in data.loader(0, pin=False):
+        for batch in batches:
+            samples, tokens = samples + len(batch.lengths_B), tokens + batch.count
+    seconds = time.perf_counter() - start
+    return {"samples_per_s": samples / seconds, "tokens_per_s": tokens / seconds}
+
+
+def loader_rates(config: RunConfig) -> dict[str, dict[str, float]]:
+    universe = build_suite(config.data).train
+    finite = finite_tasks(universe)
+    with tempfile.TemporaryDirectory() as folder:
+        caches = Caches(Path(folder))
+        return {
+            "universe": loader_rate(config, universe, None),
+            "finite, no cache": loader_rate(config, finite, None),
+            "finite, cold cache": loader_rate(config, finite, caches),
+            "finite, warm cache": loader_rate(config, finite, caches),
+        }
+
+
+def run_job(output: Path, name: str, settings: Sequence[str], *flags: str) -> dict[str, float]:
+    """Run the job to its end; what its metrics say, and when the first of them was there."""
+    command = [sys.executable, "jobs/train_sft.py", *flags, f"name={name}", f"output_dir={output}", *settings]
+    start = time.perf_counter()
+    with (output / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        while not Metrics(output / name).read():
+            if process.poll() is not None:
+                raise SystemExit((output / f"{name}.log").read_text())
+            time.sleep(0.05)
+        first = time.perf_counter() - start
+        if process.wait():
+            raise SystemExit((output / f"{name}.log").read_text())
+    records = [record for record in Metrics(output / name).read() if "loss" in record][1:]
+    seconds = [record["seconds_per_step"] for record in records]
+    return {
+        "first_step_s": first,
+        "waiting_share": sum((1 - r["busy"]) * r["seconds_per_step"] for r in records) / sum(seconds),
+        "seconds_per_step": statistics.median(seconds),
+    }
+
+
+def runs(settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    for where, flags in (("alone", ["--no-ray"]), ("ray", [])):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("cold", "warm"):
+                yield f"{where}, {name}", run_job(Path(folder), name, settings, *flags)
+
+
+def machine(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"device": name, "cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--steps", type=int, default=40, help="of each run (default 40)")
+    parser.add_argument("--loader-steps", type=int, default=480, help="steps made by the loader alone (default 480)")
+    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    overrides = [
+        f"data.num_train_tasks={TASKS}",
+        f"cluster.use_gpu={str(arguments.device == 'cuda').lower()}",
+        f"cluster.cpus_per_worker={os.cpu_count()}",
+        f"train.steps={arguments.steps}",
+        "train.log_every=1",
+        "train.validation_inputs=1",
+        "train.report_inputs=0",
+    ]
+    config = load_config(None, overrides)
+    head = {"benchmark": "loader", "tasks": TASKS, "descriptions": TASKS * config.data.num_descriptions}
+    machine_now = machine(arguments.device)
+    rates = loader_rates(load_config(None, [*overrides, f"train.steps={arguments.loader_steps}"]))
+    for name, rate in rates.items():
+        print(f"{name:20} {rate['samples_per_s']:10,.0f} samples/s {rate['tokens_per_s']:12,.0f} tokens/s", flush=True)
+    found = {}
+    for name, run in runs(overrides):
+        samples_per_s = config.train.tasks_per_step * config.train.samples_per_task / run["seconds_per_step"]
+        found[name] = run | {"ratio": rates["universe"]["samples_per_s"] / samples_per_s}
+        print(
+            f"{name:20} first step after {run['first_step_s']:5.1f} s, {run['seconds_per_step'] * 1e3:6.0f} ms a step, "
+            f"waiting {run['waiting_share']:.1%}, loader/step {found[name]['ratio']:.1f}",
+            flush=True,
+        )
+    line = json.dumps(head | {"machine": machine_now, "loader": rates, "runs": found})
+    if arguments.out:
+        arguments.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
