@@ -2,6 +2,7 @@
 
     python jobs/evaluate.py -o runs/evaluation.json                 # the shipped checkpoint
     python jobs/evaluate.py -o runs/evaluation.json --checkpoint runs/sft runs/recon --library runs/oracles --inputs 10
+    python jobs/evaluate.py -o runs/ten.json --checkpoint runs/mistral --benchmarks --run-code --splits benchmarks
 
 Writes one result file, from which every table and figure is made, and prints a table. Started again with the same
 file, it measures only what that lacks.
@@ -26,6 +27,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--slow", action="store_true", help="also Arrow routing, and adapters refined by 8 examples")
     parser.add_argument("--inputs", type=int, default=20, help="inputs of each task (default 20)")
     parser.add_argument("--seen-tasks", type=int, default=60, help="training tasks of the split 'seen' (default 60)")
+    parser.add_argument(
+        "--benchmarks", nargs="*", metavar="NAME", help="also the paper's ten benchmarks, or those named"
+    )
+    parser.add_argument("--benchmark-dir", default="", metavar="DIR", help="folder of one folder a benchmark")
+    parser.add_argument(
+        "--upstream", default="", metavar="DIR", help="checkout of text-to-lora: the paper's own prompts"
+    )
+    parser.add_argument("--run-code", action="store_true", help="run code that the model writes (HumanEval, MBPP)")
     parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--no-ray", action="store_true", help="in this process, on one device")
     return parser.parse_args(arguments)
@@ -38,11 +47,14 @@ def main() -> int:
     from t2l.cluster.aims import Request
     from t2l.cluster.evaluators import alone, evaluate, on_ray
     from t2l.cluster.progress import LiveLine
+    from t2l.config import BenchmarksConfig
     from t2l.embedded import CHECKPOINT_DIR
     from t2l.errors import T2LError
     from t2l.evaluation.records import ResultFile
     from t2l.evaluation.table import score_table
 
+    names, folder, upstream = arguments.benchmarks, arguments.benchmark_dir, arguments.upstream
+    benchmarks = None if names is None else BenchmarksConfig(names=tuple(names), path=folder, descriptions=upstream)
     request = Request(
         checkpoints=tuple(arguments.checkpoint or [CHECKPOINT_DIR]),
         libraries=tuple(arguments.library),
@@ -51,6 +63,8 @@ def main() -> int:
         inputs=arguments.inputs,
         seen_tasks=arguments.seen_tasks,
         slow=arguments.slow,
+        benchmarks=benchmarks,
+        run_code=arguments.run_code,
     )
     path: Path = arguments.output
     try:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from t2l.checkpoint import CheckpointInfo, read_info
-from t2l.config import AnyDataConfig, BaseConfig
+from t2l.config import AnyDataConfig, BaseConfig, BenchmarksConfig, DataConfig
 from t2l.data.suite import build_suite
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.errors import ConfigError
 from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, Method
-from t2l.evaluation.questions import Question, questions
+from t2l.evaluation.questions import Question, num_questions, questions, refuse_code
 from t2l.evaluation.records import Head
 from t2l.lora.library import Library
 from t2l.tasks.freehand import free_hand_tasks
@@ -23,15 +23,19 @@ from t2l.tasks.task import Task
 from t2l.train.state import CheckpointStore
 
 _EXTRA_TASKS = 40
+BENCHMARKS = "benchmarks"
+"""The split of them."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which tasks and how many of their inputs."""
+    """Which tasks and how many of their inputs; run_code: answers that are code may be run."""
 
     data: AnyDataConfig
     inputs: int = 20
     seen_tasks: int = 60
+    benchmarks: BenchmarksConfig | None = None
+    run_code: bool = False
 
     @property
     def splits(self) -> dict[str, tuple[Task, ...]]:
@@ -52,21 +56,31 @@ class Aim:
     def method(self) -> Method:
         return METHODS[self.head.method]
 
+    @property
+    def data(self) -> DataConfig:
+        """What limits prompts and answers."""
+        benchmarks = self.scope.benchmarks
+        return benchmarks if benchmarks is not None and self.head.split == BENCHMARKS else self.scope.data
+
     def questions(self, tasks: Sequence[str]) -> list[Question]:
         """About some of the tasks."""
         split = self.scope.splits[self.head.split]
-        return questions(self.method, self.head.wording, split, self.scope.inputs, set(tasks))
+        return questions(self.method, self.head.wording, split, self.scope.inputs, set(tasks), self.scope.run_code)
 
     @property
     def num_questions(self) -> int:
         asked = set(self.tasks)
         split = self.scope.splits[self.head.split]
-        return sum(min(self.scope.inputs, len(task.test)) for task in split if task.name in asked)
+        wording, inputs = self.head.wording, self.scope.inputs
+        return sum(num_questions(wording, task, inputs) for task in split if task.name in asked)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate. splits, methods: names to keep to; None: all there are, of methods the slow ones if `slow`."""
+    """What to evaluate. splits, methods: names to keep to; None: all there are, of methods the slow ones if `slow`.
+
+    benchmarks: a further split. run_code: answers that are code may be run.
+    """
 
     checkpoints: tuple[Path, ...] = (CHECKPOINT_DIR,)
     libraries: tuple[Path, ...] = ()
@@ -75,6 +89,12 @@ class Request:
     inputs: int = 20
     seen_tasks: int = 60
     slow: bool = False
+    benchmarks: BenchmarksConfig | None = None
+    run_code: bool = False
+
+    def scope_of(self, info: CheckpointInfo) -> Scope:
+        """The tasks of a checkpoint's own data, and the benchmarks."""
+        return Scope(info.config.data, self.inputs, self.seen_tasks, self.benchmarks, self.run_code)
 
 
 def base_of(request: Request) -> BaseConfig:
@@ -91,12 +111,12 @@ def aims_of(request: Request) -> list[Aim]:
     """Everything to measure, what shares an adapter source side by side.
 
     Prompts alone and libraries are asked about the tasks of the first checkpoint's data. Raises ConfigError for an
-    unknown split or method, or if two sources cannot be told apart in the records.
+    unknown split or method, if two sources cannot be told apart in the records, or for tasks that run code unasked.
     """
     if unknown := [name for name in request.methods or () if name not in METHODS]:
         raise ConfigError(f"there is no method '{unknown[0]}': choose from {', '.join(METHODS)}")
     checkpoints = [find_checkpoint(folder) for folder in request.checkpoints]
-    scope = Scope(read_info(checkpoints[0]).config.data, request.inputs, request.seen_tasks)
+    scope = request.scope_of(read_info(checkpoints[0]))
     aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, "", {})]
     for folder in request.libraries:
         aims += _library_aims(request, scope, folder)
@@ -117,7 +137,7 @@ def find_checkpoint(folder: Path) -> Path:
 
 def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
     info = read_info(folder)
-    scope = Scope(info.config.data, request.inputs, request.seen_tasks)
+    scope = request.scope_of(info)
     method, about = TRAINED[info.config.condition], _about(info, len(build_suite(info.config.data).train))
     names = set(info.names) if info.config.condition == "one_hot" else None
     aims = list(_aims(request, method, scope, str(folder), about, names))
@@ -161,6 +181,8 @@ def _aims(
             raise ConfigError(f"there is no split '{split}': choose from {', '.join(scope.splits)}")
         tasks = scope.splits[split]
         known = [task for task in tasks if names is None or task.name in names]
+        if not scope.run_code:
+            refuse_code(known)
         for wording in method.wordings:
             kept = tuple(task.name for task in known if method.applies_to(task, wording))
             if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):
@@ -207,4 +229,5 @@ def _splits(scope: Scope) -> dict[str, tuple[Task, ...]]:
     suite = build_suite(scope.data)
     splits = {"held_out": suite.test, "seen": suite.train[: scope.seen_tasks]}
     splits |= {name: tasks[:_EXTRA_TASKS] for name, tasks in suite.extra.items()}
-    return splits | ({"free_hand": free_hand_tasks()} if scope.data.suite == "universe" else {})
+    splits |= {"free_hand": free_hand_tasks()} if scope.data.suite == "universe" else {}
+    return splits | ({BENCHMARKS: build_suite(scope.benchmarks).test} if scope.benchmarks is not None else {})

@@ -15,7 +15,8 @@ RESULTS_FILE = "results.json"
 def make_report(config: RunConfig, done: Outcome, tell: Callable[[str], None]) -> list[Record]:
     """Evaluate on tasks that were trained on and on held-out ones; also writes <run>/results.json."""
     tell("loading the checkpoint")
-    request = Request((done.checkpoint,), inputs=config.train.report_inputs, methods=METHODS)
+    inputs, run_code = config.train.report_inputs, config.data.run_code
+    request = Request((done.checkpoint,), inputs=inputs, methods=METHODS, run_code=run_code)
     results = ResultFile(command=f"the end of the run {config.name}")
     evaluate(request, results, alone, tell=lambda news: tell(f"evaluating: {news}"))
     results.write(done.run_dir / RESULTS_FILE)

@@ -71,7 +71,7 @@ class PromptSource(Source):
         self._base = base
 
     def evaluation(self, aim: Aim) -> Evaluation:
-        return Evaluation(Unadapted(self._base.model), self._base.tokenizer, None, aim.scope.data)
+        return Evaluation(Unadapted(self._base.model), self._base.tokenizer, None, aim.data)
 
 
 class CheckpointSource(Source):
@@ -82,7 +82,7 @@ class CheckpointSource(Source):
         self._t2l = TextToLora.from_pretrained(aim.source, frozen=(layers, base.tokenizer))
 
     def evaluation(self, aim: Aim) -> Evaluation:
-        return Evaluation(self._t2l.base, self._t2l.tokenizer, self._maker(aim), aim.scope.data)
+        return Evaluation(self._t2l.base, self._t2l.tokenizer, self._maker(aim), aim.data)
 
     def errors(self, aim: Aim, names: Sequence[str]) -> dict[str, float]:
         """Squared distance of the products B A to those of the library learnt from, as a share of the latter's size."""
@@ -137,14 +137,14 @@ class LibrarySource(Source):
 
     def evaluation(self, aim: Aim) -> Evaluation:
         if aim.method == ARROW:
-            return Evaluation(Unadapted(self._arrow), self._base.tokenizer, None, aim.scope.data)
+            return Evaluation(Unadapted(self._arrow), self._base.tokenizer, None, aim.data)
         makers: dict[str, MakeAdapters] = {
             "oracle": self._oracles,
             "average": lambda keys: self._average,
             "nearest": lambda texts: self._oracles(self._nearest(texts)),
         }
         layers = self._base.with_layers_for(self._spec)
-        return Evaluation(layers, self._base.tokenizer, makers[aim.method.name], aim.scope.data)
+        return Evaluation(layers, self._base.tokenizer, makers[aim.method.name], aim.data)
 
     def _oracles(self, names: Sequence[str]) -> LoraWeights:
         return self._library.weights(names, self._spec)

@@ -22,10 +22,12 @@ _KNOWN_TASKS = 60
 
 
 def validation_tasks(config: RunConfig, suite: TaskSuite) -> Sequence[Task]:
-    """The tasks that choose a run's checkpoint; where the suite holds none back, none.
+    """The tasks that choose a run's checkpoint; where the suite holds none back or no inputs are asked for, none.
 
     Those that no step trains on; but a one-hot code stands for tasks that were, so it is asked about some of these.
     """
+    if not config.train.validation_inputs:
+        return ()
     return suite.train[:_KNOWN_TASKS] if config.condition == "one_hot" else suite.validation
 
 
@@ -34,8 +36,9 @@ def evaluate(t2l: TextToLora, tasks: Sequence[Task]) -> Record:
     start = time.perf_counter()
     method = TRAINED[t2l.config.condition]
     wording = "seen" if "seen" in method.wordings else None
-    asked = questions(method, wording, tasks, t2l.config.train.validation_inputs)
-    graded = Evaluation(t2l.base, t2l.tokenizer, lambda keys: t2l.generate(keys).weights).grade(asked)
+    data = t2l.config.data
+    asked = questions(method, wording, tasks, t2l.config.train.validation_inputs, run_code=data.run_code)
+    graded = Evaluation(t2l.base, t2l.tokenizer, lambda keys: t2l.generate(keys).weights, data).grade(asked)
     head = Head(method=method.name, wording=wording, split="validation")
     return Record.of(head, graded, time.perf_counter() - start)
 

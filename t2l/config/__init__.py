@@ -2,6 +2,7 @@
 
 from t2l.config.data import (
     AnyDataConfig,
+    BenchmarksConfig,
     DataConfig,
     JsonlConfig,
     LotsOfLorasConfig,
@@ -18,6 +19,7 @@ __all__ = [
     "AnyDataConfig",
     "AnyTrainConfig",
     "BaseConfig",
+    "BenchmarksConfig",
     "ClusterConfig",
     "Condition",
     "DataConfig",

@@ -1,5 +1,6 @@
 """Greedy answers of a frozen base model as texts, each prompt with an adapter of its own."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,6 +11,8 @@ from t2l.lora.weights import LoraWeights
 
 _ROWS = {"cpu": 256, "cuda": 1024}
 """Of one batch; more would not be faster."""
+_TOKENS = 2**18
+"""Of one batch, prompts and answers: 32 GiB of Mistral's keys and values."""
 
 
 def batch_size(model: PreTrainedModel) -> int:
@@ -24,40 +27,67 @@ def greedy_answers(
     weights: LoraWeights | None,
     max_new_tokens: int,
 ) -> list[str]:
-    """What the model writes after each prompt, in the prompts' order, without special tokens and outer white space.
+    """What ``greedy_texts`` gives, without outer white space."""
+    return [text.strip() for text in greedy_texts(base, tokenizer, prompts, weights, max_new_tokens)]
+
+
+def greedy_texts(
+    base: Adaptable,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    weights: LoraWeights | None,
+    max_new_tokens: int,
+    max_prompt_tokens: int | None = None,
+) -> list[str]:
+    """What the model writes after each prompt, in the prompts' order, without special tokens.
 
     prompts: whole texts, begin-of-text token included, as PromptFormat makes them.
     weights: one adapter a prompt, or one for all of them; None: the base model alone.
+    max_prompt_tokens: of longer prompts, and of those that leave no room to answer, the end is kept.
 
-    Raises SpecMismatchError for another number of adapters, DataError for a prompt that leaves no room to answer.
+    Raises SpecMismatchError for another number of adapters, DataError for a prompt that leaves no room to answer
+    and may not be cut.
     """
     if not prompts:
         return []
     if weights is not None and len(weights) not in (1, len(prompts)):
         raise SpecMismatchError(f"{len(weights)} adapters for {len(prompts)} prompts: give one each, or one for all")
     ids: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
-    _check_room(base.model, max(map(len, ids)), max_new_tokens)
+    room = prompt_room(base.model, max_new_tokens)
+    if max_prompt_tokens is not None and room > 0:
+        ids = [row[-min(max_prompt_tokens, room) :] for row in ids]
+    if (longest := max(map(len, ids))) > room:
+        raise DataError(
+            f"a prompt of {longest} tokens and an answer of up to {max_new_tokens} exceed the base model's "
+            f"{room + max_new_tokens}: shorten the input or lower max_new_tokens"
+        )
     answers = [""] * len(prompts)
-    for rows in _batches(ids, batch_size(base.model)):
+    for rows in _batches(ids, batch_size(base.model), max_new_tokens):
         mine = weights if weights is None or len(weights) == 1 else weights.select(rows)
         answer_ids = greedy_tokens(base, tokenizer, [ids[row] for row in rows], mine, max_new_tokens)
         texts = tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
-            answers[row] = text.strip()
+            answers[row] = text
     return answers
 
 
-def _batches(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Numbers of prompts of like length, so that little padding is computed."""
+def _batches(ids: Sequence[Sequence[int]], size: int, max_new_tokens: int) -> Iterator[list[int]]:
+    """Numbers of prompts of like length, so that little padding is computed; fewer where they are long."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    start = 0
+    while start < len(order):
+        widest = len(ids[order[min(start + size, len(order)) - 1]]) + max_new_tokens
+        number = min(size, max(1, _TOKENS // widest))
+        yield order[start : start + number]
+        start += number
 
 
-def _check_room(model: PreTrainedModel, longest: int, max_new_tokens: int) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and longest + max_new_tokens > limit:
-        raise DataError(
-            f"a prompt of {longest} tokens and an answer of up to {max_new_tokens} exceed the base model's {limit}: "
-            "shorten the input or lower max_new_tokens"
-        )
+def positions(model: PreTrainedModel) -> int | None:
+    """The longest sequence that a model can take in; None if it does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def prompt_room(model: PreTrainedModel, max_new_tokens: int) -> int:
+    """Tokens of a prompt that the model's positions leave room for."""
+    longest = positions(model)
+    return sys.maxsize if longest is None else longest - max_new_tokens

@@ -28,6 +28,7 @@ SPLIT_NAMES = {
     "novel": "novel to the base too",
     "new_operations": "new operations",
     "free_hand": "free-hand descriptions",
+    "benchmarks": "benchmarks",
 }
 
 

@@ -9,8 +9,9 @@ import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from t2l.errors import DataError
+from t2l.errors import ConfigError, DataError
 from t2l.evaluation.methods import Method
+from t2l.evaluation.scorers import SCORERS
 from t2l.tasks.task import Example, Task
 from t2l.text.conditioning import key_of
 
@@ -24,7 +25,8 @@ class Question:
     """One input of a task, as one method puts it.
 
     key: the text that the adapter is made from; None: the base model alone.
-    definition, shots: stand in the prompt. metric: names the scorer of the answer.
+    also: answers as right as `answer`. definition, shots: stand in the prompt. metric: names the scorer of the answer.
+    prefill: how the answer begins, which the prompt ends with. max_new_tokens: None: a little more than the answer's.
     """
 
     task: str
@@ -34,6 +36,13 @@ class Question:
     definition: str | None = None
     shots: tuple[Example, ...] = ()
     metric: str = "exact_match"
+    also: tuple[str, ...] = ()
+    prefill: str = ""
+    max_new_tokens: int | None = None
+
+    def score(self, answer: str, scorer: str) -> float:
+        """By the right answer that it comes closest to, as Super-NaturalInstructions is scored."""
+        return max(SCORERS[scorer](answer, reference) for reference in (self.answer, *self.also))
 
 
 def _seen(tasks: Sequence[Task], t: int, i: int) -> str:
@@ -48,9 +57,10 @@ def _unseen(tasks: Sequence[Task], t: int, i: int) -> str:
 
 def _shuffled(tasks: Sequence[Task], t: int, i: int) -> str:
     """The unseen wording of another task of the split, another one for each input."""
-    if len(tasks) < 2:
+    others = [other for other in (*range(t + 1, len(tasks)), *range(t)) if tasks[other].unseen_descriptions]
+    if not others:
         raise DataError(f"task '{tasks[t].name}' is alone in its split: there is no other description to shuffle in")
-    return _unseen(tasks, (t + 1 + i * 31 % (len(tasks) - 1)) % len(tasks), i)
+    return _unseen(tasks, others[i * 31 % len(others)], i)
 
 
 def _junk(tasks: Sequence[Task], t: int, i: int) -> str:
@@ -65,7 +75,8 @@ WORDINGS: dict[str, Callable[[Sequence[Task], int, int], str]] = {
     "junk": _junk,
     "static": lambda tasks, t, i: "",
 }
-"""(tasks of the split, number of the task, number of the input) -> the text that describes the task."""
+"""(tasks of the split, number of the task, number of the text) -> the text that describes the task."""
+_NO_TEXT = (None, "static")
 
 
 def questions(
@@ -74,23 +85,49 @@ def questions(
     tasks: Sequence[Task],
     inputs_per_task: int,
     names: Collection[str] | None = None,
+    run_code: bool = False,
 ) -> list[Question]:
     """The first inputs of each task's test examples, as a method puts them under a wording.
 
-    names: ask about these tasks only; what is asked does not depend on it. Raises DataError if the wording ``shuffled``
-    has no other task to take a description from, or a task has too few training examples for the method's shots.
+    names: ask about these tasks only; what is asked does not depend on it. run_code: answers may be run.
+    Raises DataError if the wording ``shuffled`` has no other task to take a description from, or a task has too few
+    training examples for the method's shots; ConfigError for a task whose answers are run where that is not allowed.
     """
-    asked: list[Question] = []
-    for t, task in enumerate(tasks):
-        if names is None or task.name in names:
-            number = min(inputs_per_task, len(task.test))
-            asked += [_question(method, wording, tasks, t, i) for i in range(number)]
-    return asked
+    known = [(t, task) for t, task in enumerate(tasks) if names is None or task.name in names]
+    if not run_code:
+        refuse_code([task for _, task in known])
+    return [
+        _question(method, wording, tasks, t, i, k)
+        for t, task in known
+        for i, k in _asked(wording, task, inputs_per_task)
+    ]
 
 
-def _question(method: Method, wording: str | None, tasks: Sequence[Task], t: int, i: int) -> Question:
+def num_questions(wording: str | None, task: Task, inputs_per_task: int) -> int:
+    """How many of them are about a task."""
+    return len(_asked(wording, task, inputs_per_task))
+
+
+def refuse_code(tasks: Sequence[Task]) -> None:
+    """Raise ConfigError if there is a task whose answers are run."""
+    if names := [task.name for task in tasks if task.metric == "pass_at_1"]:
+        raise ConfigError(
+            f"grading {' and '.join(names)} runs code that a model has written: allow that (--run-code; in training "
+            "data.run_code=true), or leave such tasks out"
+        )
+
+
+def _asked(wording: str | None, task: Task, inputs_per_task: int) -> list[tuple[int, int]]:
+    """Numbers of inputs, each with that of the text it is asked under: as many texts as inputs, or all for each."""
+    inputs = range(min(inputs_per_task, len(task.test)))
+    if not task.each_description or wording in _NO_TEXT:
+        return [(i, i) for i in inputs]
+    return [(i, k) for i in inputs for k in range(len(task.unseen_descriptions))]
+
+
+def _question(method: Method, wording: str | None, tasks: Sequence[Task], t: int, i: int, k: int) -> Question:
     task, example = tasks[t], tasks[t].test[i]
-    text = "" if wording is None else WORDINGS[wording](tasks, t, i)
+    text = "" if wording is None else WORDINGS[wording](tasks, t, k)
     return Question(
         task=task.name,
         input=example.input,
@@ -99,6 +136,9 @@ def _question(method: Method, wording: str | None, tasks: Sequence[Task], t: int
         definition=text if method.definition else None,
         shots=_shots(task, example, i, method.shots),
         metric=task.metric,
+        also=example.also,
+        prefill=example.prefill,
+        max_new_tokens=task.max_new_tokens,
     )
 
 

@@ -28,19 +28,33 @@ def rouge_l(answer: str, reference: str) -> float:
 
 
 def choice(answer: str, reference: str) -> float:
-    """1 if the answer picks the option whose letter is the reference ("B", "(b)"); accuracy of ARC, HellaSwag, PIQA ...
+    """1 if the answer picks the option whose label is the reference ("B", "(b)", "2"); accuracy of ARC, HellaSwag ...
 
     A label is a letter that punctuation or the line's end closes ("b)", "B."), or a capital before a space; but "A" and
-    "I" before a space are words, unless "is", "because" or "since" follows. The answer's pick is the first of:
+    "I" before a space are words, unless "is", "because" or "since" follows. Where the reference is a digit, labels are
+    digits, likewise closed or before a space. The answer's pick is the first of:
     the label it begins with; the last label after "answer" ("the answer is B"); the label in brackets, or after
     "option", "choice", "choose", "pick", "select", "is" or "boxed", if all such labels agree. Else it picks none.
 
-    Raises DataError for a reference that is not one letter.
+    Raises DataError for a reference that is not one letter or digit.
     """
-    letter = re.sub(r"[\W_]", "", reference).upper()
-    if not re.fullmatch("[A-Z]", letter):
-        raise DataError(f"the reference of a choice is {reference!r}: give the letter of the right option")
-    return float(_picked(answer) == letter)
+    label = re.sub(r"[\W_]", "", reference).upper()
+    if not re.fullmatch("[A-Z0-9]", label):
+        raise DataError(f"the reference of a choice is {reference!r}: give the label of the right option")
+    return float((_DIGITS if label.isdigit() else _LETTERS).picked(answer) == label)
+
+
+def true_false(answer: str, reference: str) -> float:
+    """1 if the answer says of a statement what the reference says, "true" or "false"; accuracy of BoolQ.
+
+    "yes" and "no" count where an answer begins with them; else all of "true", "false", "not true" in it must agree.
+
+    Raises DataError for another reference.
+    """
+    expected = reference.strip().lower()
+    if expected not in ("true", "false"):
+        raise DataError(f"the reference is {reference!r}: give true or false")
+    return float(_verdict(answer) == expected)
 
 
 def number(answer: str, reference: str) -> float:
@@ -63,6 +77,7 @@ SCORERS: dict[str, Scorer] = {
     "exact_match": exact_match,
     "rouge_l": rouge_l,
     "choice": choice,
+    "true_false": true_false,
     "number": number,
     "pass_at_1": pass_at_1,
 }
@@ -82,26 +97,46 @@ def _longest_common_subsequence(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
-_CLOSED = r"""(?=[)\]}:;!?*"”]|[.,'’](?!\w)|[ \t]*$)"""  # "A's", "e.g" and "A-level" are no labels
-_LABEL = rf"([A-Za-z]{_CLOSED}|[B-HJ-Z](?=\s)|[AI](?=\s+(?:is|because|since)\b))"
-_AT_START = re.compile(rf"[\W_]*{_LABEL}", re.MULTILINE)
-_OF_ANSWER = re.compile(
-    rf"\b(?i:answer)(?:\s+(?:is|was|must be|would be|should be))?[\W_]*(?:(?i:option|choice)[\W_]*)?\b{_LABEL}",
-    re.MULTILINE,
-)
-_NAMED = re.compile(
-    rf"(?<=\()([A-Za-z])(?=\))|\b(?i:option|choice|choose|pick|select|is|boxed)\b[\W_]*?\b{_LABEL}", re.MULTILINE
-)
+_CLOSED = r"""(?=[)\]}:;!?*`"”]|[.,'’](?!\w)|[ \t]*$)"""  # "A's", "e.g" and "A-level" are no labels
 
 
-def _picked(answer: str) -> str | None:
-    """The letter, a capital, of the option that an answer picks; the rule is at ``choice``."""
-    if start := _AT_START.match(answer):
-        return start[1].upper()
-    if of_answer := _OF_ANSWER.findall(answer):
-        return of_answer[-1].upper()
-    named = {(bracketed or label).upper() for bracketed, label in _NAMED.findall(answer)}
-    return named.pop() if len(named) == 1 else None
+class _Labels:
+    """Finds labels of one kind. label: what one looks like where words surround it; name: any, in brackets."""
+
+    def __init__(self, label: str, name: str) -> None:
+        self._at_start = re.compile(rf"[\W_]*{label}", re.MULTILINE)
+        self._of_answer = re.compile(
+            r"\b(?i:answer)(?:\s+(?:is|was|must be|would be|should be))?[\W_]*"
+            rf"(?:(?i:option|choice)[\W_]*)?\b{label}",
+            re.MULTILINE,
+        )
+        self._named = re.compile(
+            rf"(?<=\()({name})(?=\))|\b(?i:option|choice|choose|pick|select|is|boxed)\b[\W_]*?\b{label}", re.MULTILINE
+        )
+
+    def picked(self, answer: str) -> str | None:
+        """The label, a letter as a capital, of the option that an answer picks; the rule is at ``choice``."""
+        if start := self._at_start.match(answer):
+            return start[1].upper()
+        if of_answer := self._of_answer.findall(answer):
+            return of_answer[-1].upper()
+        named = {(bracketed or label).upper() for bracketed, label in self._named.findall(answer)}
+        return named.pop() if len(named) == 1 else None
+
+
+_LETTERS = _Labels(rf"([A-Za-z]{_CLOSED}|[B-HJ-Z](?=\s)|[AI](?=\s+(?:is|because|since)\b))", "[A-Za-z]")
+_DIGITS = _Labels(rf"(?<![\d.,])([0-9](?:{_CLOSED}|(?=\s)))", "[0-9]")
+
+_TRUTH = re.compile(r"\b(?:(not)\s+)?(true|false)\b", re.IGNORECASE)
+_BEGINS = re.compile(r"[\W_]*(yes|no)\b", re.IGNORECASE)
+
+
+def _verdict(answer: str) -> str | None:
+    """What an answer says; the rule is at ``true_false``."""
+    if begins := _BEGINS.match(answer):
+        return {"yes": "true", "no": "false"}[begins[1].lower()]
+    said = {(word.lower() == "true") != bool(negated) for negated, word in _TRUTH.findall(answer)}
+    return str(said.pop()).lower() if len(said) == 1 else None
 
 
 _NUMBER = re.compile(

@@ -5,27 +5,36 @@ from statistics import mean
 
 from transformers import PreTrainedTokenizerBase
 
+from t2l.config import DataConfig
 from t2l.evaluation.decode import Adaptable
-from t2l.evaluation.generate import greedy_answers
+from t2l.evaluation.generate import greedy_texts, positions
 from t2l.evaluation.questions import Question
 from t2l.evaluation.records import TaskScore
-from t2l.evaluation.scorers import SCORERS
 from t2l.lora.weights import LoraWeights
 from t2l.text.prompts import PromptFormat
 
 MakeAdapters = Callable[[Sequence[str]], LoraWeights]
 """Distinct keys -> one adapter each, or a single one for all of them."""
 ALWAYS = ("exact_match", "rouge_l")
-"""Scorers that all tasks are graded by, besides each task's own."""
+"""Scorers that all tasks are graded by, besides each task's own, except those whose answers are run."""
 _BATCH = 1024
 _SPARE_TOKENS = 4
 
 
 class Evaluation:
-    """A frozen base model, and something that makes adapters of questions' keys (None: the base model alone)."""
+    """A frozen base model, and something that makes adapters of questions' keys (None: the base model alone).
 
-    def __init__(self, base: Adaptable, tokenizer: PreTrainedTokenizerBase, make_adapters: MakeAdapters | None):
-        self._base, self._tokenizer, self._make_adapters = base, tokenizer, make_adapters
+    data: its limits on tokens cut prompts, from the left as in training, and end answers.
+    """
+
+    def __init__(
+        self,
+        base: Adaptable,
+        tokenizer: PreTrainedTokenizerBase,
+        make_adapters: MakeAdapters | None,
+        data: DataConfig,
+    ):
+        self._base, self._tokenizer, self._make_adapters, self._data = base, tokenizer, make_adapters, data
         self._chat = PromptFormat.of(tokenizer)
 
     def grade(self, asked: Sequence[Question]) -> dict[str, TaskScore]:
@@ -40,9 +49,19 @@ class Evaluation:
         answers: list[str] = []
         for start in range(0, len(asked), _BATCH):
             batch = asked[start : start + _BATCH]
-            prompts = [self._chat.prompt(question.input, question.definition, question.shots) for question in batch]
-            answers += greedy_answers(self._base, self._tokenizer, prompts, self._adapters(batch), self._longest(batch))
+            texts = greedy_texts(
+                self._base,
+                self._tokenizer,
+                [self._prompt(question) for question in batch],
+                self._adapters(batch),
+                self._longest(batch),
+                self._data.max_prompt_tokens,
+            )
+            answers += [(question.prefill + text).strip() for question, text in zip(batch, texts, strict=True)]
         return answers
+
+    def _prompt(self, question: Question) -> str:
+        return self._chat.prompt(question.input, question.definition, question.shots) + question.prefill
 
     def _adapters(self, batch: Sequence[Question]) -> LoraWeights | None:
         """One adapter a question, or one for all; a key that several share is made once."""
@@ -56,16 +75,17 @@ class Evaluation:
         return weights.select([number[key] for key in keys])
 
     def _longest(self, batch: Sequence[Question]) -> int:
-        """A few tokens more than the longest right answer: enough to be wrong in."""
-        ids = self._tokenizer([question.answer for question in batch], add_special_tokens=False)["input_ids"]
-        return max(map(len, ids)) + _SPARE_TOKENS  # type: ignore[arg-type]
+        """What the tasks say, or a few tokens more than the longest right answer: enough to be wrong in."""
+        limit = self._data.within(positions(self._base.model)).max_response_tokens
+        given = [question.max_new_tokens for question in batch if question.max_new_tokens is not None]
+        texts = [question.answer for question in batch if question.max_new_tokens is None]
+        ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return max(min(number, limit) for number in (*given, *(len(row) + _SPARE_TOKENS for row in ids)))  # type: ignore[arg-type]
 
 
 def _score(answered: Sequence[tuple[Question, str]]) -> TaskScore:
-    """Of the questions of one task."""
+    """Of the questions of one task. Code is run and no more: it has no reference text."""
     own = answered[0][0].metric
-    by_scorer = {
-        name: mean(SCORERS[name](answer, question.answer) for question, answer in answered)
-        for name in dict.fromkeys((*ALWAYS, own))
-    }
+    scorers = (own,) if own == "pass_at_1" else dict.fromkeys((*ALWAYS, own))
+    by_scorer = {name: mean(question.score(answer, name) for question, answer in answered) for name in scorers}
     return TaskScore(by_scorer[own], by_scorer, len(answered))

@@ -69,9 +69,9 @@ def test_an_example_with_the_asked_input_is_passed_over() -> None:
 
 def test_methods_say_which_tasks_they_can_do() -> None:
     hand_written = free_hand_tasks()[0]
-    assert METHODS["definition"].applies_to(hand_written)
-    assert not METHODS["few_shot"].applies_to(hand_written), "it has no training examples"
-    assert not METHODS["refined"].applies_to(hand_written)
+    assert METHODS["definition"].applies_to(hand_written, "unseen")
+    assert not METHODS["few_shot"].applies_to(hand_written, None), "it has no training examples"
+    assert not METHODS["refined"].applies_to(hand_written, "unseen")
 
 
 @pytest.mark.parametrize(("wording", "own"), [("unseen", True), ("seen", True), ("shuffled", False), ("junk", False)])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2l.errors import DataError
-from t2l.evaluation.scorers import SCORERS, choice, exact_match, number, rouge_l
+from t2l.evaluation.scorers import SCORERS, choice, exact_match, number, rouge_l, true_false
 from t2l.tasks.task import Task
 
 GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k/test.jsonl"
@@ -71,6 +71,31 @@ def test_rouge_l(answer: str, reference: str, score: float) -> None:
 def test_choice_finds_the_letter(answer: str) -> None:
     assert choice(answer, "B") == choice(answer, "(b)") == 1
     assert choice(answer, "A") == choice(answer, "C") == 0
+
+
+@pytest.mark.parametrize(
+    "answer", ["1", "`1`", "(1)", "1: a man, who has 2 dogs", "1 he rides on", "Option 1", "The answer is 1.", "It is (1)"]
+)
+def test_labels_may_be_digits(answer: str) -> None:
+    assert choice(answer, "1") == 1
+    assert choice(answer, "2") == choice(answer, "0") == choice(answer, "A") == 0
+
+
+@pytest.mark.parametrize("answer", ["", "10", "1.5 litres", "A", "one", "he has 1 dog", "Option 1 or option 2"])
+def test_not_every_digit_is_a_label(answer: str) -> None:
+    assert choice(answer, "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("True", "true"), ("`false`", "false"), ("false, since it rains", "false"), ("Yes, it is", "true"), ("no", "false"),
+        ("The statement is true.", "true"), ("That is not true", "false"), ("not false", "true"), ("true or false", ""),
+        ("It has no name", ""), ("", ""), ("untrue", ""), ("1", ""),
+    ],
+)  # fmt: skip
+def test_true_false(answer: str, said: str) -> None:
+    assert [true_false(answer, reference) for reference in ("true", "false")] == [said == "true", said == "false"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +175,7 @@ def test_numbers_that_differ(answer: str, reference: str) -> None:
 
 
 def test_references_that_a_scorer_cannot_use() -> None:
-    with pytest.raises(DataError, match="letter"):
+    with pytest.raises(DataError, match="label"):
         choice("B", "because")
     with pytest.raises(DataError, match="no number"):
         number("42", "forty-two")
