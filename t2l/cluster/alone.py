@@ -8,14 +8,14 @@ import torch
 from t2l.cluster.place import Place
 from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.report import make_report
-from t2l.cluster.run import Finished, complete, open_run
+from t2l.cluster.run import Finished, complete, open_run, store_of
 from t2l.cluster.validate import Validator
 from t2l.cluster.worker import run_worker
 from t2l.config import RunConfig
 from t2l.errors import ResourceError
 from t2l.train.engine import TorchEngine
 from t2l.train.module import TrainModule
-from t2l.train.state import CheckpointStore, State
+from t2l.train.state import State
 
 
 def train_alone(config: RunConfig) -> Finished:
@@ -23,7 +23,7 @@ def train_alone(config: RunConfig) -> Finished:
 
     Raises ResourceError if it asks for several workers, or for a GPU where there is none.
     """
-    if config.cluster.num_workers > 1:
+    if config.cluster.min_workers > 1:
         raise ResourceError(f"cluster.num_workers is {config.cluster.num_workers}: without Ray there is one worker")
     if config.cluster.use_gpu and not torch.cuda.is_available():
         raise ResourceError("cluster.use_gpu is true, but this machine has no GPU: set it to false")
@@ -40,8 +40,7 @@ def train_alone(config: RunConfig) -> Finished:
         def make_engine(module: TrainModule, state: State | None) -> TorchEngine:
             return TorchEngine(module, config.train, place.device, state)
 
-        store = CheckpointStore(config.run_dir, config.train.keep_checkpoints)
-        validate = Validator(store, place.device, tell)
+        validate = Validator(store_of(config), place.device, tell)
         if finished:
             tell({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2l.files import room_for, write_text
-from t2l.train.validations import Validations
+from t2l.train.validations import Validation, Validations
 
 
 class Metrics:
@@ -28,13 +28,14 @@ class Metrics:
         """Drop the records of later steps, and what a kill has cut short."""
         self._write(record for record in self.read() if record["step"] <= step)
 
-    def add_validations(self) -> None:
-        """Take over the scores that it lacks from <run>/validation."""
+    def add_validations(self) -> list[Validation]:
+        """Take over those that it lacks from <run>/validation, and return them."""
         records = self.read()
         known = {record["step"] for record in records if "validation" in record}
-        found = Validations(self._run_dir).read()
-        more = [{"step": step, "validation": found[step].scores} for step in found if step not in known]
-        self._write([*records, *more])
+        fresh = [found for step, found in Validations(self._run_dir).read().items() if step not in known]
+        if fresh:
+            self._write([*records, *({"step": found.step, "validation": found.scores} for found in fresh)])
+        return fresh
 
     def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))

@@ -1,4 +1,4 @@
-"""The live line of a run: step, loss, newest validation, how fast it is, time left."""
+"""The live line of a run: step, loss, newest validation, how fast it is, how busy its workers are, time left."""
 
 import time
 from collections.abc import Mapping
@@ -91,6 +91,7 @@ def status_line(values: Mapping[str, Any], steps: int) -> str:
         f"loss {values['loss']:.4f}",
         f"validation {values['validation']:.3f} (step {values['validated']:,})" if "validated" in values else "",
         f"{values['rate']:,.0f} {values['unit']}/s",
+        f"busy {values['busy']:.0%}",
         f"{duration(left)} left" if step < steps else "",
     )
     return "  ".join(filter(None, parts))

@@ -1,16 +1,18 @@
 """A run's folder: the config it was started with, whether it may go on, and what it came to."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING
 
 from t2l.cluster.metrics import Metrics
+from t2l.cluster.trackers import Trackers, log_validations
 from t2l.config import RunConfig, dump_config, load_config
+from t2l.config.settings import flat
 from t2l.errors import CheckpointError, ConfigError
 from t2l.files import write_text
+from t2l.storage import reaching
 from t2l.train.state import CheckpointStore
 from t2l.train.validations import Validate
 
@@ -28,6 +30,7 @@ _MAY_CHANGE = (
     "train.eval_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "tracking.",
 )
 """Settings that change nothing about what is learnt."""
 
@@ -58,14 +61,17 @@ def open_run(config: RunConfig) -> bool:
 
     Raises ConfigError where the folder holds a run with other settings.
     """
-    path = config.run_dir / CONFIG_FILE
+    store, path = store_of(config), config.run_dir / CONFIG_FILE
+    with reaching(config.run_url):
+        store.copy.pull()
     if path.exists() and (changed := sorted(differing_keys(load_config(path), config))):
         raise ConfigError(
             f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
             "or delete that folder to start afresh"
         )
     write_text(path, dump_config(config))
-    store = _store(config)
+    with reaching(config.run_url):
+        store.copy.push(CONFIG_FILE)
     return max(store.steps(), default=0) >= config.train.steps and store.newest() == store.steps()[-1]
 
 
@@ -74,39 +80,35 @@ def complete(config: RunConfig, validate: Validate) -> Outcome:
 
     Those that a kill or an error has left out are made up for. One process calls this, when no worker runs any more.
     """
-    store = _store(config)
-    store.set_aside_damaged()
+    store = store_of(config)
+    store.recover()
     for step in store.due():
         validate(step)
-    Metrics(config.run_dir).add_validations()
+    if late := Metrics(config.run_dir).add_validations():
+        trackers = Trackers(config, warnings.warn)
+        log_validations(late, trackers)
+        trackers.close()
     store.prune()
+    store.copy.push()
     return outcome(config)
 
 
 def outcome(config: RunConfig) -> Outcome:
     """The outcome of a completed run; its paths are absolute."""
-    store = _store(config)
+    store = store_of(config)
     step, checkpoint = store.newest(), store.best()
     if step is None or checkpoint is None:
         raise CheckpointError(f"{config.run_dir} has no sound checkpoint left: delete it and train again")
     return Outcome(config.run_dir.absolute(), step, checkpoint.absolute())
 
 
-def _store(config: RunConfig) -> CheckpointStore:
-    return CheckpointStore(config.run_dir, config.train.keep_checkpoints)
+def store_of(config: RunConfig) -> CheckpointStore:
+    return CheckpointStore(config.run_dir, config.train.keep_checkpoints, config.run_url)
 
 
 def differing_keys(old: RunConfig, new: RunConfig) -> Iterator[str]:
     """Dotted names of settings that differ and matter."""
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     for key in before.keys() | after.keys():
         if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE):
             yield key
-
-
-def _flat(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in model:
-        if isinstance(value, BaseModel):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -100,8 +100,8 @@ def check_concurrency(runs: Mapping[str, RunConfig], asked: int | None) -> int:
         cluster = run.cluster
         if check_resources(cluster):
             validator = 1  # a GPU that workers do not hold, else scores would come when training is over
-            room.append(max(1, int(total["GPU"]) // (cluster.num_workers + validator)))
-        room.append(int(total["CPU"]) // (cluster.num_workers * cluster.cpus_per_worker))
+            room.append(max(1, int(total["GPU"]) // (cluster.max_workers + validator)))
+        room.append(int(total["CPU"]) // (cluster.max_workers * cluster.cpus_per_worker))
     if asked and asked > min(room):
         raise ResourceError(
             f"{asked} trials at a time were asked for, but the cluster holds {min(room)}: ask for fewer"

@@ -7,6 +7,9 @@ are to be validated, does not copy them, and validates them one after another in
 A validation takes no CPU from the count, so that it also runs where workers hold all of them. With GPUs it asks for a
 whole one, lest it run a worker out of memory: where the workers hold all, validations wait until these are done, which
 Ray Train lets go before it waits for validations. The trainer is done when they all are.
+
+Workers that die (a kill, a lost node) are started again from the newest sound checkpoint, see faults.py. Elastic ones
+are started again, at their new number, whenever the cluster has room for more of them.
 """
 
 import logging
@@ -21,11 +24,13 @@ import ray
 import ray.train
 import ray.train.torch
 
+from t2l.cluster.faults import FaultWatch, own_error
 from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
-from t2l.errors import ResourceError, T2LError
+from t2l.data.sampler import TaskSampler
+from t2l.errors import ResourceError
 from t2l.hub import environment
 from t2l.train.validations import Validate
 
@@ -45,10 +50,12 @@ def train_on_ray(config: RunConfig) -> Finished:
     finished = open_run(config)
     start_ray()
     use_gpu = check_resources(config.cluster)
-    with _shown(LiveLine(config.train.steps)) as status:
+    with shown(LiveLine(config.train.steps)) as status:
         if finished:
             status.tell.remote({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
         else:
+            if use_gpu:
+                _encode_ahead(config, status)
             fit(make_trainer(config, use_gpu, status))
         done = complete(config, validate_in_task(config, use_gpu, status))
         return Finished(done, _evaluate(config, done, use_gpu, status) if config.train.report_inputs else [])
@@ -62,6 +69,7 @@ def make_trainer(
     use_gpu: as `check_resources` says. status: a Status actor. callbacks: Ray Train's; each validation is reported to
     them as {"step": ...} when its checkpoint is there.
     """
+    TaskSampler(1, config.seed, config.train.tasks_per_step, 0, config.cluster.max_workers)  # raises now, not later
     run_dir = str(_resolved(config))  # workers have folders of their own
     validate = _validation(config, use_gpu, status)
     return ray.train.torch.TorchTrainer(
@@ -69,7 +77,7 @@ def make_trainer(
         train_loop_config={"config": config.model_dump(mode="json"), "run_dir": run_dir, "status": status},
         scaling_config=_scaling(config.cluster, use_gpu),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        run_config=_ray_run_config(config, callbacks),
+        run_config=_ray_run_config(config, [FaultWatch(status), *callbacks]),
         validation_config=ray.train.ValidationConfig(
             lambda checkpoint, **about: validate(about["step"]),
             ray_remote_kwargs={"num_cpus": 0, "num_gpus": int(use_gpu)},
@@ -77,15 +85,20 @@ def make_trainer(
     )
 
 
+def _encode_ahead(config: RunConfig, status: Any) -> None:
+    """Before the workers take the GPUs."""
+    from t2l.cluster.encode import encode_ahead
+
+    gpus = int(ray.cluster_resources()["GPU"])
+    encode_ahead(config, _resolved(config), gpus, True, lambda news: status.tell.remote(news))
+
+
 def fit(trainer: ray.train.torch.TorchTrainer) -> None:
     """Run a trainer, and let a worker's own T2LError out as itself, without Ray's trace around it."""
     try:
         trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if own := _own_error(failure):
-                raise own from None
-        raise
+    except ray.train.ControllerError as error:  # as which the controller passes on what FaultWatch raises
+        raise own_error(error.controller_failure) or error from None
 
 
 def validate_in_task(config: RunConfig, use_gpu: bool, status: Any) -> Validate:
@@ -153,7 +166,7 @@ def _validation(config: RunConfig, use_gpu: bool, status: Any) -> Callable[[int]
 
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         torch.set_num_threads(config.cluster.cpus_per_worker)
-        store = CheckpointStore(run_dir, config.train.keep_checkpoints)
+        store = CheckpointStore(run_dir, config.train.keep_checkpoints, config.run_url)
         return Validator(store, "cuda" if use_gpu else "cpu", lambda news: status.tell.remote(news))(step).scores
 
     return validate
@@ -190,17 +203,23 @@ def start_ray() -> None:
 
 def check_resources(cluster: ClusterConfig) -> bool:
     """Whether the run uses GPUs. Raises ResourceError if the cluster has fewer CPUs or GPUs than the run needs."""
+    if cluster.autoscaled:
+        if cluster.use_gpu is None:
+            raise ResourceError(
+                "cluster.autoscaled is true, but not whether nodes with GPUs will come: set cluster.use_gpu"
+            )
+        return cluster.use_gpu
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
     use_gpu = gpus > 0 if cluster.use_gpu is None else cluster.use_gpu
-    if use_gpu and gpus < cluster.num_workers:
+    if use_gpu and gpus < cluster.min_workers:
         raise ResourceError(
-            f"cluster.num_workers is {cluster.num_workers} with one GPU each, but the cluster has {gpus}: "
+            f"cluster.num_workers is {cluster.min_workers} with one GPU each, but the cluster has {gpus}: "
             "lower it, add GPUs, or set cluster.use_gpu=false"
         )
-    if cpus < cluster.num_workers * cluster.cpus_per_worker:
+    if cpus < cluster.min_workers * cluster.cpus_per_worker:
         raise ResourceError(
-            f"cluster.num_workers is {cluster.num_workers} with cluster.cpus_per_worker {cluster.cpus_per_worker}, but "
+            f"cluster.num_workers is {cluster.min_workers} with cluster.cpus_per_worker {cluster.cpus_per_worker}, but "
             f"the cluster has {cpus} CPUs: lower either, or add nodes"
         )
     return use_gpu
@@ -217,7 +236,12 @@ def _ray_run_config(config: RunConfig, callbacks: Sequence[ray.train.UserCallbac
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_POLL_SECONDS))  # how soon it hears of them
     run_dir = _resolved(config)
     (run_dir / _RAY_SNAPSHOT).unlink(missing_ok=True)
-    return ray.train.RunConfig(name=run_dir.name, storage_path=str(run_dir.parent), callbacks=list(callbacks))
+    return ray.train.RunConfig(
+        name=run_dir.name,
+        storage_path=str(run_dir.parent),
+        callbacks=list(callbacks),
+        failure_config=ray.train.FailureConfig(max_failures=config.cluster.max_failures),
+    )
 
 
 def _resolved(config: RunConfig) -> Path:
@@ -225,15 +249,8 @@ def _resolved(config: RunConfig) -> Path:
     return config.run_dir.resolve()
 
 
-def _own_error(failure: BaseException | None) -> T2LError | None:
-    """The T2LError in a worker's failure, which Ray wraps; None if that was something else."""
-    while failure is not None and not isinstance(failure, T2LError):
-        failure = getattr(failure, "_base_exc", None)
-    return failure
-
-
 @contextmanager
-def _shown(line: LiveLine) -> Iterator[Any]:
+def shown(line: LiveLine) -> Iterator[Any]:
     """A status actor, shown by a thread until the block ends."""
     status: Any = ray.remote(num_cpus=0)(Status).remote()
     done = threading.Event()

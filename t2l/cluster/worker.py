@@ -3,10 +3,10 @@
 Everything is built in the worker from the config; no live model crosses a process boundary.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.cluster.model_files import ModelWriter
 from t2l.cluster.objectives import OBJECTIVES, Ingredients
@@ -14,11 +14,12 @@ from t2l.cluster.place import Place
 from t2l.cluster.records import Records, Silence, Tell
 from t2l.cluster.validate import validation_tasks
 from t2l.config import RunConfig
-from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, ragged
+from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, KeptStates
 from t2l.data.suite import build_suite
+from t2l.errors import ConfigError
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
-from t2l.text.conditioning import known_names
+from t2l.text.conditioning import READ, known_names
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.train.base import build_spec, fingerprint, load_base
 from t2l.train.engine import Engine
@@ -34,52 +35,81 @@ def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, validat
     """Train one run to its end, from its newest checkpoint if it has one."""
     suite = build_suite(config.data)
     tasks = suite.train
+    for note in suite.notes:
+        tell({"note": note})
     numbers = DescriptionNumbers.of(config.condition, tasks, config.data.num_descriptions)
     names = known_names(config.condition, tasks)
     tell({"phase": "loading the base model"})
-    base, tokenizer = load_base(config.base, place.device)
+    base, tokenizer = load(config, place)
     spec = build_spec(config.lora, base.config)
     encoder = build_encoder(config.encoder, base, tokenizer, names)
-    table = encode_descriptions(config, place, encoder, numbers.texts, tell)
+    caches = None if names or reads_in_step(config, place) else place.caches(config, tell)
+    states = KeptStates(numbers.texts, encoder, place.device, caches)
+    table = make_table(config, place, encoder, states, tell)
 
     torch.manual_seed(config.seed)
     model = build_model(config, spec, encoder.feature_dim)
     ingredients = Ingredients(config, place, tell, PerRowLora(base, spec), tokenizer, tasks, numbers, model)
     module, steps = OBJECTIVES[config.train.objective](ingredients)
-    store = CheckpointStore(place.run_dir, config.train.keep_checkpoints)
+    store = CheckpointStore(place.run_dir, config.train.keep_checkpoints, config.run_url)
     start, state = resume(store, place, tell)
     engine = make_engine(module, state)
     hooks = Silence()
     if place.rank == 0:
         about = {"base_fingerprint": fingerprint(base), "names": list(names)}
-        hooks = Records(store, ModelWriter(config, spec, encoder.feature_dim, about), tell, start)
+        hooks = Records(config, store, ModelWriter(config, spec, encoder.feature_dim, about), tell, start)
     tell({"phase": "training", "unit": steps.unit})
     train(engine, steps, table, config, hooks, validate if validation_tasks(config, suite) else None, start)
+    hooks.close()
+    states.flush()
 
 
-def encode_descriptions(
-    config: RunConfig, place: Place, encoder: TextEncoder, texts: Sequence[str], tell: Tell
+def load(config: RunConfig, place: Place) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model and its tokenizer, whole or this worker's part."""
+    if not _is_sharded(config, place):
+        return load_base(config.base, place.device)
+    from t2l.train.shard import load_sharded_base
+
+    if config.train.objective == "distill":
+        raise ConfigError(
+            "cluster.shard_base is true, but for distillation (train.objective=distill) each worker needs the whole "
+            "base, to answer inputs by itself: set it to false, or use train.objective=sft"
+        )
+    return load_sharded_base(config.base, place.device)
+
+
+def _is_sharded(config: RunConfig, place: Place) -> bool:
+    return config.cluster.shard_base and place.world_size > 1
+
+
+def reads_in_step(config: RunConfig, place: Place) -> bool:
+    """Whether the texts are read by a partitioned base, which answers all workers at once or none."""
+    return _is_sharded(config, place) and "llm" in config.encoder.kinds and config.condition in READ
+
+
+def make_table(
+    config: RunConfig, place: Place, encoder: TextEncoder, states: KeptStates, tell: Tell
 ) -> DescriptionTable:
-    """Each worker encodes its share; all read all of it."""
-    work = place.shared_work("descriptions", config, config.condition, config.encoder.model_dump_json())
-    work.do_share(
-        texts,
-        lambda chunk: ragged(encoder.encode(chunk)),
-        lambda done, of: tell({"phase": f"encoding descriptions: {done:,} of {of:,}"}),
-    )
-    place.wait_for_all()
-    return DescriptionTable.of_parts(work.parts(texts), place.device)
+    """What is in the cache, at once; the rest is encoded by the worker whose step draws it, and then kept there."""
+
+    def show(done: int, of: int) -> None:
+        tell({"phase": f"encoding descriptions: {done:,} of {of:,}"})
+
+    if reads_in_step(config, place):
+        return DescriptionTable.encode(states.texts, encoder, place.device, show)
+    table = DescriptionTable(len(states.texts), states, place.device)
+    table.fetch(states.known())
+    return table
 
 
 def resume(store: CheckpointStore, place: Place, tell: Tell) -> tuple[int, State | None]:
     """After which step to go on, and the state then; the first worker decides, as a checkpoint may be damaged."""
     step = 0
     if place.rank == 0:
-        store.clear_leftovers()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            step = store.newest() or 0
-        for warning in caught:
-            tell({"note": str(warning.message)})
+        for note in store.recover():
+            tell({"note": note})
+        step = max(store.steps(), default=0)
+        if step:
+            tell({"note": f"going on after step {step:,}"})
     step = place.agree(step)
     return step, store.state(step) if step else None

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from t2l.train.state import State
 from t2l.train.step import seed_step
 from t2l.train.validations import Validate
 
+T = TypeVar("T")
+
 
 class Steps(Protocol):
     """What is trained on; `unit` names what its batches count."""
@@ -35,7 +37,10 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class LogRecord:
-    """Means over the steps since the last record, over all workers; `rate` is in the steps' units a second."""
+    """Means over the steps since the last record, over all workers; `rate` is in the steps' units a second.
+
+    busy: share of the time in which a worker did not wait for its batches.
+    """
 
     step: int
     loss: float
@@ -44,6 +49,8 @@ class LogRecord:
     lr: float
     rate: float
     seconds_per_step: float
+    busy: float
+    workers: int
 
 
 class Hooks(Protocol):
@@ -72,7 +79,8 @@ def train(
     device = engine.module.device
     engine.module.train()
     meter = Meter(engine, start)
-    for step, batches in enumerate(steps.loader(start, pin=device.type == "cuda"), start=start):
+    loader = meter.timed(steps.loader(start, pin=device.type == "cuda"))
+    for step, batches in enumerate(loader, start=start):
         lr = learning_rate(config, step)
         seed_step(config.seed, step, engine.rank)
         for batch in batches:
@@ -118,7 +126,7 @@ class Plan:
 
 
 class Meter:
-    """Sums of losses on the device, and the count of what was trained on, since the last restart."""
+    """Sums of losses on the device, the count of what was trained on and the wait for it, since the last restart."""
 
     def __init__(self, engine: Engine, step: int) -> None:
         self._engine = engine
@@ -126,7 +134,15 @@ class Meter:
 
     def restart(self, step: int) -> None:
         self._sums_3 = torch.zeros(3, dtype=torch.float64, device=self._engine.module.device)
-        self._count, self._first, self._start = 0, step, time.perf_counter()
+        self._count, self._waited, self._first, self._start = 0, 0.0, step, time.perf_counter()
+
+    def timed(self, loader: Iterator[T]) -> Iterator[T]:
+        """The same items; the time until each is there counts as waited for."""
+        asked = time.perf_counter()
+        for item in loader:
+            self._waited += time.perf_counter() - asked
+            yield item
+            asked = time.perf_counter()
 
     def add(self, losses: Losses, count: int) -> None:
         self._sums_3 += torch.stack([losses.total.detach(), losses.fit, losses.l2])
@@ -134,12 +150,14 @@ class Meter:
 
     def record(self, step: int, lr: float) -> LogRecord:
         """Means since the restart. Raises ConfigError where the loss is no longer a number."""
-        sums = torch.cat([self._sums_3, self._sums_3.new_tensor([self._count])])
-        if self._engine.world_size > 1:
+        workers = self._engine.world_size
+        sums = torch.cat([self._sums_3, self._sums_3.new_tensor([self._count, self._waited])])
+        if workers > 1:
             torch.distributed.all_reduce(sums)
-        *totals, count = sums.tolist()
+        *totals, count, waited = sums.tolist()
         seconds, steps = time.perf_counter() - self._start, step - self._first
         loss, fit, l2 = (total / steps for total in totals)
         if not math.isfinite(loss):
             raise ConfigError(f"the loss is {loss} after step {step}: lower train.lr, or use base.dtype=float32")
-        return LogRecord(step, loss, fit, l2, lr, count / seconds, seconds / steps)
+        busy = 1 - waited / workers / seconds
+        return LogRecord(step, loss, fit, l2, lr, count / seconds, seconds / steps, busy, workers)

@@ -6,7 +6,8 @@
     <run>/checkpoints/damaged-step-000123/                                      set aside, for a person to look at
     <run>/validation/step-000123.json                                           what it scored, see validations.py
 
-The state is whole, whatever the number of workers and the ZeRO stage, so any number may go on from it.
+With a `url`, an object store holds a copy of all of it (t2l/storage.py): fetched before a run goes on, sent with every
+checkpoint. The state is whole, whatever the number of workers and the ZeRO stage, so any number may go on from it.
 """
 
 import hashlib
@@ -20,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from t2l.files import complete_folder
+from t2l.storage import MANIFEST_FILE, Copy
 from t2l.train.validations import Validations
 
-_MANIFEST, _PROGRESS, _STATE = "manifest.json", "resume/progress.json", "resume/state.safetensors"
+_PROGRESS, _STATE = "resume/progress.json", "resume/state.safetensors"
 _NAME = re.compile(r"step-(\d{6,})")
 
 State = dict[str, Tensor]
@@ -35,8 +37,9 @@ WriteModel = Callable[[Path, State, int], None]
 class CheckpointStore:
     """The checkpoints of one run; keeps the newest `keep`, the best, and those that are yet to be validated."""
 
-    def __init__(self, run_dir: Path, keep: int) -> None:
+    def __init__(self, run_dir: Path, keep: int, url: str | None = None) -> None:
         self.run_dir, self._keep = run_dir, keep
+        self.copy = Copy(url, run_dir)
         self._folder = run_dir / "checkpoints"
         self.validations = Validations(run_dir)
 
@@ -49,6 +52,7 @@ class CheckpointStore:
         validate: whether it is to be validated; the checkpoint says so itself, lest a kill come in between.
         Raises ResourceError where the disk is full; older checkpoints stay as they are.
         """
+        self.copy.pull("validation/")  # which other machines wrote
         target = self.path(step)
         with complete_folder(target, overwrite=True) as folder:
             write_model(folder, state, step)
@@ -56,19 +60,33 @@ class CheckpointStore:
             save_file(state, folder / _STATE)
             (folder / _PROGRESS).write_text(json.dumps({"step": step, "validate": validate}, indent=2) + "\n")
             sums = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
-            (folder / _MANIFEST).write_text(json.dumps(sums, indent=2) + "\n")
+            (folder / MANIFEST_FILE).write_text(json.dumps(sums, indent=2) + "\n")
         self.prune()
+        self.copy.push()
         return target
 
     def newest(self) -> int | None:
         """Step of the newest sound checkpoint, or None."""
         return next((step for step in reversed(self.steps()) if _problem(self.path(step)) is None), None)
 
-    def set_aside_damaged(self) -> list[str]:
-        """Rename damaged checkpoints; returns a sentence about each. One process calls this, when nobody saves.
-
-        They must not stay: a newer one would count among the newest, which are kept, in place of one yet to come.
+    def recover(self) -> list[str]:
+        """Make of the folder what training goes on from: fetch what is not here, remove what a killed run was writing,
+        set damaged checkpoints aside. Returns a sentence about each of these. One process calls this, when none saves.
         """
+        for path in self._folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        said = self._set_aside_damaged()
+        if self.copy.pull():
+            said += self._set_aside_damaged()
+        return said
+
+    def fetch(self, step: int) -> None:
+        """Have the checkpoint of a step here."""
+        if not self.path(step).exists():
+            self.copy.pull(f"checkpoints/{self.path(step).name}/")
+
+    def _set_aside_damaged(self) -> list[str]:
+        """They must not stay: a newer one would count among the newest, which are kept, in place of one yet to come."""
         said: list[str] = []
         for step in self.steps():
             if problem := _problem(self.path(step)):
@@ -80,6 +98,7 @@ class CheckpointStore:
 
     def state(self, step: int) -> State:
         """What `Engine.state` returned after `step`."""
+        self.fetch(step)
         return load_file(self.path(step) / _STATE)
 
     def best(self) -> Path | None:
@@ -107,11 +126,6 @@ class CheckpointStore:
             if step not in kept:
                 shutil.rmtree(self.path(step))
 
-    def clear_leftovers(self) -> None:
-        """Remove what a killed run was writing."""
-        for path in self._folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
     def _scored(self) -> list[int]:
         """Checkpoints by their scores, the best last."""
         known = self.validations.read()
@@ -127,17 +141,17 @@ class CheckpointStore:
 def _problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
-        sums = json.loads((folder / _MANIFEST).read_text())
+        sums = json.loads((folder / MANIFEST_FILE).read_text())
     except (FileNotFoundError, ValueError):  # neither JSON nor even text
-        return f"has no readable {_MANIFEST}"
+        return f"has no readable {MANIFEST_FILE}"
     if not isinstance(sums, dict) or _STATE not in sums:
-        return f"has a damaged {_MANIFEST}"
+        return f"has a damaged {MANIFEST_FILE}"
     for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
             return f"lacks {name}"
         if _sha256(path) != expected:
-            return f"holds a {name} that is not the one of its {_MANIFEST}"
+            return f"holds a {name} that is not the one of its {MANIFEST_FILE}"
     return None
 
 

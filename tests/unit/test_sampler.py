@@ -45,6 +45,24 @@ def test_it_resumes_anywhere(num_tasks: int, seed: int, more: int, world: int, s
     assert whole[start * per_step :] == stream(num_tasks, seed, per_step, world, range(start, start + 2))
 
 
+lives = st.lists(st.tuples(workers, st.integers(0, 30)), max_size=8)
+
+
+@given(st.integers(1, 60), st.integers(0, 10), st.integers(1, 7), lives)
+def test_each_task_once_an_epoch_though_workers_come_and_go(
+    num_tasks: int, seed: int, checkpoint_every: int, lives: list[tuple[int, int]]
+) -> None:
+    """A life: so many workers train so many steps; the next ones go on from the last checkpoint."""
+    trained: list[list[int]] = []  # tasks of each step
+    for world, steps in [*lives, (1, 3 * num_tasks)]:
+        del trained[len(trained) // checkpoint_every * checkpoint_every :]
+        start = len(trained)
+        trained += [stream(num_tasks, seed, 16, world, range(i, i + 1)) for i in range(start, start + steps)]
+    tasks = [task for step in trained for task in step]
+    for epoch in range(len(tasks) // num_tasks):
+        assert sorted(tasks[epoch * num_tasks : (epoch + 1) * num_tasks]) == list(range(num_tasks))
+
+
 @given(workers, st.integers(0, 40), st.integers(0, 20))
 def test_shares_differ_by_one_at_most(world: int, more: int, step: int) -> None:
     sizes = [len(TaskSampler(7, 0, world + more, rank, world)(step)) for rank in range(world)]

@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(
         file.unlink()
     assert store.newest() == 1
     assert store.best() == store.path(1), "although the damaged one scored more"
-    [said] = store.set_aside_damaged()
+    [said] = store.recover()
     assert str(store.path(2)) in said and name in said and "damaged-step-000002" in said
     assert store.steps() == [1] and store.due() == []
 
@@ -124,12 +124,12 @@ def test_what_follows_a_damaged_checkpoint_is_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     save(store, 9)
     (store.path(9) / "manifest.json").write_text("{}")
-    store.set_aside_damaged()
+    store.recover()
     save(store, 4)  # the run went on from an earlier one
     assert store.newest() == 4
     save(store, 9)
     (store.path(9) / "manifest.json").write_text("")
-    assert len(store.set_aside_damaged()) == 1, "again"
+    assert len(store.recover()) == 1, "again"
 
 
 def test_a_damaged_validation_is_due_again(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(full_disk: Path) -> None:
     state = save(store, 1)
     with pytest.raises(ResourceError, match=r"no room on the disk for .*step-000002 .*free space, start again"):
         store.save(2, {"model/x": torch.zeros(1 << 20)}, write_model)
-    assert store.newest() == 1 and store.set_aside_damaged() == []
+    assert store.newest() == 1 and store.recover() == []
     torch.testing.assert_close(store.state(1), state)
     assert [path.name for path in (full_disk / "checkpoints").iterdir()] == ["step-000001"]
     with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
@@ -186,5 +186,5 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert store.steps() == []
     (tmp_path / "checkpoints/.step-000002.0.new").mkdir()
     assert store.steps() == [], "what a killed run was writing is no checkpoint"
-    store.clear_leftovers()
+    store.recover()
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -91,5 +91,6 @@ def test_scores_are_taken_over_into_the_metrics_once(tmp_path: Path) -> None:
 
 def test_the_live_line_shows_the_newest_score() -> None:
     values = {"phase": "training", "unit": "adapters", "step": 1, "loss": 0.5, "rate": 1e3, "seconds_per_step": 2.0}
-    assert status_line(values, 3) == "step 1/3  loss 0.5000  1,000 adapters/s  0:04 left"
+    values["busy"] = 0.976
+    assert status_line(values, 3) == "step 1/3  loss 0.5000  1,000 adapters/s  busy 98%  0:04 left"
     assert "validation 0.250 (step 1)" in status_line(values | {"validated": 1, "validation": 0.25}, 3)
