@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from t2l.cli.common import app, errors_as_sentences, print_table
+from t2l.cli.common import LocalDir, app, errors_as_sentences, print_table
 
 
 @app.command("import")
@@ -24,6 +24,7 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    local_dir: LocalDir = None,
 ) -> None:
     """Write a released Text-to-LoRA checkpoint as a t2l checkpoint, for --checkpoint of the other commands."""
     from t2l.interop.upstream import import_upstream

@@ -100,6 +100,14 @@ def test_weights_with_a_gradient_and_shared_memory_are_saved(tmp_path: Path) -> 
     assert torch.equal(loaded.A["q_proj"], one.A["q_proj"])
 
 
+def test_the_config_holds_what_vllm_reads(tmp_path: Path) -> None:
+    config = json.loads((saved(tmp_path) / "adapter_config.json").read_text())
+    reads = ("r", "lora_alpha", "target_modules", "bias", "use_rslora", "init_lora_weights")  # its PEFTHelper
+    assert [config[key] for key in reads] == [3, 16, ["v_proj", "q_proj"], "none", True, True]
+    assert type(config["lora_alpha"]) is int
+    assert not config.get("use_dora") and not config.get("modules_to_save")
+
+
 # ---- what is refused
 
 

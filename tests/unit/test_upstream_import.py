@@ -129,8 +129,8 @@ def test_the_order_of_modules_is_that_of_adapter_config(tmp_path: Path) -> None:
         import_upstream(write_folder(tmp_path / order[0], state, SFT_M, order), ours)
         theirs = upstream_adapter(state, SFT_M, order, embedding[0])
         assert_close(made(ours, embedding).A["q_proj"][0], theirs["A.q_proj"])
-    swapped = [made(tmp_path / f"ours-{name}", embedding).A["q_proj"] for name in ("v_proj", "q_proj")]
-    assert not torch.allclose(*swapped, atol=0.1), "the order matters"
+    one, other = (made(tmp_path / f"ours-{name}", embedding).A["q_proj"] for name in ("v_proj", "q_proj"))
+    assert not torch.allclose(one, other, atol=0.1), "the order matters"
 
 
 def test_modules_of_unusual_names_are_looked_up_in_the_base_model(tmp_path: Path) -> None:
