@@ -14,6 +14,7 @@ from t2l.data.recon_steps import ReconSteps
 from t2l.data.steps import SftSteps
 from t2l.data.teacher import TeacherPool, teacher_prompts
 from t2l.errors import ConfigError
+from t2l.evaluation.generate import positions
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
 from t2l.lora.library import Library
@@ -59,7 +60,9 @@ def _distill(i: Ingredients) -> Parts:
 def _through_base(i: Ingredients, pool: TeacherPool | None) -> Parts:
     train = i.config.train
     assert isinstance(train, ThroughBaseConfig)
-    steps = SftSteps(i.config, i.tasks, i.numbers, i.tokenizer, i.place.rank, i.place.world_size, pool)
+    config = i.config.model_copy(update={"data": i.config.data.within(positions(i.base.model))})
+    place, caches = i.place, i.place.caches(config, i.tell)
+    steps = SftSteps(config, i.tasks, i.numbers, i.tokenizer, place.rank, place.world_size, pool, caches)
     return SftModule(i.base, i.model, train), steps
 
 
