@@ -18,13 +18,8 @@ demo: install
 serve: install
 	$(BIN)/python -m serve.ui & trap "kill $$!" EXIT; $(BIN)/serve run serve.app:deployment
 
-# Unit tests run in the gaps of the others, which mostly wait for processes to start.
-UNIT_LOG := runs/unit-tests.log
 test: install lint
-	@mkdir -p runs
-	@OMP_NUM_THREADS=1 nice -n 15 $(BIN)/python -m pytest tests/unit > $(UNIT_LOG) 2>&1 & unit=$$!; \
-	  $(BIN)/python -m pytest tests/integration tests/browser tests/gpu; others=$$?; \
-	  wait $$unit; status=$$?; cat $(UNIT_LOG); exit $$((status + others))
+	$(BIN)/python tests/lanes.py
 
 lint: install
 	$(BIN)/ruff check .
