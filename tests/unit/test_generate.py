@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from t2l.errors import DataError, SpecMismatchError
 from t2l.evaluation import generate
-from t2l.evaluation.generate import greedy_answers
+from t2l.evaluation.generate import greedy_answers, greedy_texts
 from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.apply import PerRowLora
 from t2l.lora.peft_io import save_peft
@@ -84,3 +84,11 @@ def test_wrong_numbers_and_lengths_are_refused() -> None:
         answers(adapters().select([0, 1]))
     with pytest.raises(DataError, match="601 tokens and an answer of up to 12 exceed the base model's 512"):
         answers(None, ["<|user|>" + "x" * 600])
+
+
+def test_long_prompts_may_be_cut_from_the_left() -> None:
+    tail = "<|user|>" + "z" * 30 + "<|assistant|>"
+    cut = greedy_texts(base(), TOKENIZER, ["x" * 900 + tail, "b, a"], None, NEW, max_prompt_tokens=32)
+    assert cut == greedy_texts(base(), TOKENIZER, [tail, "b, a"], None, NEW), "two special tokens and 30 letters"
+    [whole] = greedy_texts(base(), TOKENIZER, ["x" * 900 + tail], None, NEW, max_prompt_tokens=10_000)
+    assert [whole] == greedy_texts(base(), TOKENIZER, ["x" * (512 - NEW - 32) + tail], None, NEW), "as much as has room"

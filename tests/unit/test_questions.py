@@ -116,3 +116,25 @@ def test_the_shipped_base_has_that_chat_format() -> None:
 
     chat = PromptFormat.of(AutoTokenizer.from_pretrained(BASE_DIR))
     assert chat.prompt("x", "d", [Example("a", "b")]).count("d\n\n") == 1
+
+
+def test_tasks_without_unseen_wording_are_left_out_of_what_needs_one() -> None:
+    bare = Task("bare", ("Say it.",), (), (), (Example("a", "A"), Example("b", "B")))
+    assert METHODS["t2l"].applies_to(bare, "seen") and METHODS["t2l"].applies_to(bare, "junk")
+    assert not METHODS["t2l"].applies_to(bare, "unseen")
+    assert not METHODS["t2l"].applies_to(bare, "shuffled"), "unseen and shuffled are about the same tasks"
+    known = small_task()
+    other = Task("other", ("Do it.",), ("Do it now.",), (), (Example("x", "X"),))
+    shuffled = questions(METHODS["t2l"], "shuffled", [bare, known, other], 2, {"small", "other"})
+    assert [(question.task, question.key) for question in shuffled] == [
+        ("small", "Do it now."),
+        ("other", "Say it, please."),
+    ]
+
+
+def test_an_answer_is_scored_by_the_right_one_that_it_comes_closest_to() -> None:
+    task = Task("two", ("Name it.",), ("Name.",), (), (Example("a", "the cat sat", ("a dog ran off",)),))
+    [question] = questions(METHODS["t2l"], "unseen", [task], 1)
+    assert question.score("a dog ran off", "exact_match") == question.score("the cat sat", "exact_match") == 1.0
+    assert question.score("a dog sat", "rouge_l") == pytest.approx(2 * 2 / (3 + 4))
+    assert question.score("neither", "exact_match") == 0.0
