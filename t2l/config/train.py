@@ -19,7 +19,7 @@ class TrainConfig(Settings):
     warmup_fraction: float = Field(default=0.2, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     eval_every: int = Field(default=500, ge=1)
-    validation_inputs: int = Field(default=8, ge=1, description="Inputs of each validation task.")
+    validation_inputs: int = Field(default=8, ge=0, description="Inputs of each validation task; 0: no validation.")
     report_inputs: int = Field(default=16, ge=0, description="Inputs of each task in the last table; 0: no table.")
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=10, ge=1)
