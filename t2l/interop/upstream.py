@@ -96,7 +96,7 @@ def _read_args(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no plain YAML: {' '.join(str(error).split())}") from None
     if not isinstance(args, dict):
         raise CheckpointError(f"{path} is no list of settings: take the one that was saved beside {WEIGHTS_FILE}")
-    if missing := sorted({"training_task", "model_dir"} - set(args)):
+    if missing := [key for key in ("training_task", "model_dir") if not args.get(key)]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}: take the one that was saved beside {WEIGHTS_FILE}")
     return args
 

@@ -288,6 +288,7 @@ def test_folders_that_are_something_else_say_so(tmp_path: Path) -> None:
         ("hypermod.pt", b"PK\3\4 torn", "is damaged"),
         ("args.yaml", b"!!python/object:os.system {}", "is no plain YAML"),
         ("args.yaml", b"model_dir: x", "lacks training_task"),
+        ("args.yaml", b"training_task: sft\nmodel_dir:", "lacks model_dir"),
         ("args.yaml", b"- 1", "is no list of settings"),
         ("adapter_config.json", b"{", "is no valid JSON"),
     ):
