@@ -25,6 +25,9 @@ def decontaminate(
     ] = None,
 ) -> None:
     """List training tasks that share texts with test tasks; exit code 1 if there are any."""
+    from rich.console import Console
+    from rich.progress import track
+
     from t2l.config import load_config
     from t2l.data.suite import build_suite
     from t2l.tasks.overlap import RUN, overlaps
@@ -34,7 +37,8 @@ def decontaminate(
     held_out = [task for known in (suite, *others) for split in (known.test, *known.extra.values()) for task in split]
     for note in (note for known in (suite, *others) for note in known.notes):
         typer.echo(f"note: {note}", err=True)
-    found = overlaps(suite.train, held_out)
+    shown = track(suite.train, "comparing", console=Console(stderr=True), transient=True)
+    found = overlaps(shown, held_out)
     typer.echo(f"overlapping pairs of {len(suite.train):,} training and {len(held_out):,} test tasks: {len(found):,}")
     if not found:
         return

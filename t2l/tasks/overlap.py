@@ -8,7 +8,7 @@ those that either has; from a half on, one is a slip of the pen away from the ot
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -43,28 +43,26 @@ class Overlap:
         return len(self.examples) / self.num_examples if self.num_examples else 0.0
 
 
-def overlaps(
-    train: Sequence[Task], held_out: Sequence[Task], on_progress: Callable[[int, int], None] = lambda done, of: None
-) -> list[Overlap]:
-    """All pairs that share something, those that share most first. on_progress: called with tasks done and in all."""
+def overlaps(train: Iterable[Task], held_out: Sequence[Task]) -> list[Overlap]:
+    """All pairs that share something, those that share most first."""
     runs, wordings = _RunIndex(held_out), _WordingIndex(held_out)
-    found: list[Overlap] = []
-    for done, task in enumerate(train, 1):
-        own: dict[int, Overlap] = {}
+    found: dict[tuple[str, int], Overlap] = {}
 
-        def pair(number: int, task: Task = task, own: dict[int, Overlap] = own) -> Overlap:
-            other = held_out[number]
-            return own.setdefault(number, Overlap(task.name, other.name, min(len(other.test), MAX_EXAMPLES)))
+    def pair(task: Task, number: int) -> Overlap:
+        other = held_out[number]
+        fresh = Overlap(task.name, other.name, min(len(other.test), MAX_EXAMPLES))
+        return found.setdefault((task.name, number), fresh)
 
-        wordings.compare(task, pair)
-        runs.compare(task, pair)
-        found += own.values()
-        on_progress(done, len(train))
-    return sorted(found, key=lambda one: (-max(one.share, one.likeness), one.train, one.held_out))
-
-
-Pair = Callable[[int], Overlap]
-"""Number of a held-out task -> its overlap with the training task at hand."""
+    for task in train:
+        for number, likeness, text in wordings.alike(task):
+            one = pair(task, number)
+            if likeness > one.likeness:
+                one.likeness, one.sample = likeness, text
+        for number, example, words in runs.shared(task):
+            one = pair(task, number)
+            one.examples.add(example)
+            one.sample = one.sample or words
+    return sorted(found.values(), key=lambda one: (-max(one.share, one.likeness), one.train, one.held_out))
 
 
 class _RunIndex:
@@ -77,13 +75,12 @@ class _RunIndex:
                 for run in _runs(example):
                     self._places[hash(run)].add((number, i))
 
-    def compare(self, task: Task, pair: Pair) -> None:
+    def shared(self, task: Task) -> Iterator[tuple[int, int, str]]:
+        """Number of a held-out task, number of its example, words that both have."""
         for example in islice(task.train, MAX_EXAMPLES):
             for run in _runs(example):
                 for number, i in self._places.get(hash(run), ()):
-                    overlap = pair(number)
-                    overlap.examples.add(i)
-                    overlap.sample = overlap.sample or " ".join(run)
+                    yield number, i, " ".join(run)
 
 
 class _WordingIndex:
@@ -99,15 +96,16 @@ class _WordingIndex:
                     self._places[triple].append(len(self._wordings))
                 self._wordings.append((number, len(triples), text))
 
-    def compare(self, task: Task, pair: Pair) -> None:
+    def alike(self, task: Task) -> Iterator[tuple[int, float, str]]:
+        """Number of a held-out task, likeness of one of its descriptions, that description."""
         for text in _wordings(task):
             triples = _triples(text)
             shared = Counter(place for triple in triples for place in self._places.get(triple, ()))
             for place, count in shared.items():
                 number, size, other = self._wordings[place]
                 likeness = count / (len(triples) + size - count)
-                if likeness >= ALIKE and likeness > pair(number).likeness:
-                    pair(number).likeness, pair(number).sample = likeness, other
+                if likeness >= ALIKE:
+                    yield number, likeness, other
 
 
 def _runs(example: Example) -> Iterator[tuple[str, ...]]:

@@ -61,7 +61,7 @@ def test_the_papers_lists() -> None:
 def test_every_task_is_in_one_split_in_one_order(names: set[str], num_validation: int, rng: random.Random) -> None:
     shuffled = rng.sample(sorted(names), len(names))
     if len(names & set(SPLITS.train)) <= num_validation:
-        with pytest.raises(DataError, match=f"num_validation is {num_validation}"):
+        with pytest.raises(DataError, match=rf"num_validation \({num_validation}\)"):
             paper_suite(numbered(shuffled), {}, num_validation)
         return
     suite = paper_suite(numbered(shuffled), {}, num_validation)
@@ -78,6 +78,8 @@ def test_validation_tasks_do_not_depend_on_how_many_train() -> None:
     whole = paper_suite(numbered(LISTED), {}, 8)
     few = paper_suite(numbered(LISTED), {}, 8, num_train_tasks=16)
     assert (len(whole.train), len(few.train)) == (471, 16)
+    with pytest.raises(DataError, match=r"there are 479 .* data.num_train_tasks \(472\)"):
+        paper_suite(numbered(LISTED), {}, 8, num_train_tasks=472)
     assert few.train == whole.train[:16] and (few.validation, few.test) == (whole.validation, whole.test)
 
 

@@ -35,7 +35,10 @@ def _read(name: str, records: Records) -> NumberedTask:
     train, test = (_examples(data[split], f"{ORGANISATION}/{name}, {split}", records) for split in ("train", "test"))
     if not train or not test:
         raise DataError(f"{ORGANISATION}/{name} lacks good records in {'test' if train else 'train'}")
-    return NumberedTask(name, _definition(data["train"][0]["input"]), train, test)
+    definition = next(filter(None, map(_definition, data["train"]["input"])), "")
+    if not definition:
+        raise DataError(f"{ORGANISATION}/{name}: no 'input' begins with '{_OPENING}'")
+    return NumberedTask(name, definition, train, test)
 
 
 def _load(name: str) -> Any:
@@ -66,6 +69,9 @@ def _example(row: dict[str, Any], where: str) -> Example:
     return replace(whole, input=asked)
 
 
-def _definition(prompt: str) -> str:
+def _definition(prompt: object) -> str:
+    """Empty if it is no such prompt."""
+    if not isinstance(prompt, str) or not prompt.startswith(_OPENING):
+        return ""
     ends = [end for mark in _WORKED if (end := prompt.find(mark)) >= 0]
-    return prompt[: min(ends, default=len(prompt))].removeprefix(_OPENING).strip()
+    return prompt[len(_OPENING) : min(ends, default=len(prompt))].strip()

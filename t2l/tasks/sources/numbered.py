@@ -90,10 +90,10 @@ def paper_suite(
         split = listed.get(task.number, "unlisted")
         groups[split].append(_task(task, described.get(task.number), unseen=split != "train"))
     family, dropped = groups["train"], [task.name for task in groups["contaminated"]]
-    if len(family) <= num_validation:
+    if len(family) < num_validation + (num_train_tasks or 1):
         raise DataError(
-            f"data.num_validation is {num_validation}, but there are {len(family)} tasks of the paper's training list: "
-            "lower it, or give more tasks"
+            f"there are {len(family)} tasks of the paper's training list, fewer than data.num_validation "
+            f"({num_validation}) and data.num_train_tasks ({num_train_tasks or 1}): lower these, or give more tasks"
         )
     return TaskSuite(
         train=tuple(family[num_validation:][:num_train_tasks]),
