@@ -22,6 +22,9 @@ from t2l.text.remote_code import mend
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2, the official file."""
 
+MAX_TOKENS = 8192
+"""Of a text, where the model itself knows no limit or a higher one (upstream's number)."""
+
 
 @cache
 def minilm_path() -> Path:
@@ -69,6 +72,7 @@ class SentenceEncoder:
             )
         if self._model.transformers_model is not None:
             mend(self._model.transformers_model)
+        self._limit = min(self._model.max_seq_length or MAX_TOKENS, MAX_TOKENS)
         self._pooling = "sentence" if config.reader is None else "tokens"
         dimension = self._model.get_embedding_dimension()
         assert dimension is not None
@@ -80,15 +84,16 @@ class SentenceEncoder:
         return encode_in_batches(clean_descriptions(texts), 256, self._encode_batch)
 
     def identity(self) -> str:
-        return encoder_digest(self._model, self._pooling, self._model.max_seq_length)
+        return encoder_digest(self._model, self._pooling, self._limit)
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._model.max_seq_length)
+        ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._limit)
         return [(len(row),) for row in ids["input_ids"]]
 
     def _encode_batch(self, texts: list[str]) -> TextFeatures:
-        limit = self._model.max_seq_length
-        inputs = self._model.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        inputs = self._model.tokenizer(
+            texts, padding=True, truncation=True, max_length=self._limit, return_tensors="pt"
+        )
         outputs = self._model.forward(dict(inputs.to(self._model.device)))
         if self._pooling == "sentence":
             vectors = scaled_unit(outputs["sentence_embedding"])
