@@ -1,6 +1,8 @@
 """Answers questions in batches, each row with an adapter of its own, and grades the answers."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from statistics import mean
 
 from transformers import PreTrainedTokenizerBase
@@ -86,6 +88,10 @@ class Evaluation:
 def _score(answered: Sequence[tuple[Question, str]]) -> TaskScore:
     """Of the questions of one task. Code is run and no more: it has no reference text."""
     own = answered[0][0].metric
-    scorers = (own,) if own == "pass_at_1" else dict.fromkeys((*ALWAYS, own))
-    by_scorer = {name: mean(question.score(answer, name) for question, answer in answered) for name in scorers}
+    if own == "pass_at_1":
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each answer has a process, which threads wait for
+            by_scorer = {own: mean(pool.map(lambda pair: pair[0].score(pair[1], own), answered))}
+    else:
+        scorers = dict.fromkeys((*ALWAYS, own))
+        by_scorer = {name: mean(question.score(answer, name) for question, answer in answered) for name in scorers}
     return TaskScore(by_scorer[own], by_scorer, len(answered))
