@@ -19,7 +19,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="result file (JSON)")
     parser.add_argument(
-        "--checkpoint", type=Path, nargs="+", help="checkpoint or run folders (the best one); left out: the shipped one"
+        "--checkpoint",
+        nargs="+",
+        help="checkpoint or run folders (the best one) or addresses; left out: the shipped one",
     )
     parser.add_argument("--library", type=Path, nargs="+", default=[], help="folders of jobs/train_oracles.py")
     parser.add_argument("--splits", help="such as held_out,seen,novel,new_operations,free_hand; left out: all")

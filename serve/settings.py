@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from t2l.embedded import CHECKPOINT_DIR
+from t2l.storage import fetched
 from t2l.text.normalize import MAX_CHARACTERS
 
 COMMON: dict[str, Any] = {
@@ -65,7 +66,9 @@ class Timeouts(_Settings):
 class Settings(_Settings):
     """Everything that is ours to set."""
 
-    checkpoint: str | None = Field(default=None, description="Folder of a T2L checkpoint; None: the shipped one.")
+    checkpoint: str | None = Field(
+        default=None, description="Folder of a T2L checkpoint, or its address (s3://...); None: the shipped one."
+    )
     local_dir: str | None = Field(default=None, description="Folder of models, as org/name, searched before the hub.")
     model_name: str | None = Field(default=None, description="The base model's name in the API; None: from its path.")
     engine: EngineSettings = EngineSettings()
@@ -75,4 +78,4 @@ class Settings(_Settings):
     @property
     def folder(self) -> Path:
         """Of the checkpoint."""
-        return Path(self.checkpoint or CHECKPOINT_DIR)
+        return fetched(self.checkpoint) if self.checkpoint else CHECKPOINT_DIR

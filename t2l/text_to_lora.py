@@ -23,6 +23,7 @@ from t2l.lora.apply import PerRowLora
 from t2l.lora.peft_io import CARD_FILE, peft_files, write_folder
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
+from t2l.storage import fetched
 from t2l.tasks.task import Example
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.text.prompts import PromptFormat
@@ -124,13 +125,15 @@ class TextToLora:
     ) -> Self:
         """Load a checkpoint folder (None: the packaged one) and the base model that it was trained for.
 
+        path: may be an address, such as s3://bucket/runs/mine/checkpoints/step-000100, which is fetched first.
+
         device: None takes a GPU if there is one. frozen: the base model if it is loaded already, with its tokenizer;
         adapters may be installed in it, but of the checkpoint's spec.
 
         Raises CheckpointError for a folder that is missing, damaged or no checkpoint, SpecMismatchError if its base
         model has become another one, HubAccessError if that is out of reach.
         """
-        folder = CHECKPOINT_DIR if path is None else Path(path)
+        folder = CHECKPOINT_DIR if path is None else fetched(os.fspath(path))
         if not folder.is_dir():
             raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

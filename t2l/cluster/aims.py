@@ -2,6 +2,7 @@
 every split. Plain data that crosses process boundaries; evaluators (t2l/cluster/evaluators.py) build the rest from it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, 
 from t2l.evaluation.questions import Question, num_questions, questions, refuse_code
 from t2l.evaluation.records import Head
 from t2l.lora.library import Library
+from t2l.storage import fetched
 from t2l.tasks.freehand import free_hand_tasks
 from t2l.tasks.task import Task
 from t2l.train.state import CheckpointStore
@@ -82,7 +84,7 @@ class Request:
     benchmarks: a further split. run_code: answers that are code may be run.
     """
 
-    checkpoints: tuple[Path, ...] = (CHECKPOINT_DIR,)
+    checkpoints: tuple[Path | str, ...] = (CHECKPOINT_DIR,)
     libraries: tuple[Path, ...] = ()
     splits: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
@@ -128,8 +130,9 @@ def aims_of(request: Request) -> list[Aim]:
     return aims
 
 
-def find_checkpoint(folder: Path) -> Path:
-    """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute."""
+def find_checkpoint(place: Path | str) -> Path:
+    """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute. An address is fetched first."""
+    folder = fetched(os.fspath(place))
     if (folder / "checkpoints").is_dir():
         return (CheckpointStore(folder, keep=1).best() or folder).absolute()
     return folder.absolute()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from t2l.cluster.aims import Request
 from t2l.cluster.evaluators import alone, evaluate
-from t2l.cluster.run import Outcome
+from t2l.cluster.run import Outcome, store_of
 from t2l.config import RunConfig
 from t2l.evaluation.records import Record, ResultFile
 
@@ -15,9 +15,12 @@ RESULTS_FILE = "results.json"
 def make_report(config: RunConfig, done: Outcome, tell: Callable[[str], None]) -> list[Record]:
     """Evaluate on tasks that were trained on and on held-out ones; also writes <run>/results.json."""
     tell("loading the checkpoint")
+    copy = store_of(config).copy
+    copy.pull(f"checkpoints/{done.checkpoint.name}/")
     inputs, run_code = config.train.report_inputs, config.data.run_code
     request = Request((done.checkpoint,), inputs=inputs, methods=METHODS, run_code=run_code)
     results = ResultFile(command=f"the end of the run {config.name}")
     evaluate(request, results, alone, tell=lambda news: tell(f"evaluating: {news}"))
     results.write(done.run_dir / RESULTS_FILE)
+    copy.push(RESULTS_FILE)
     return results.records

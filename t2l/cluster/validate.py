@@ -52,11 +52,13 @@ class Validator:
 
     def __call__(self, step: int) -> Validation:
         start = time.perf_counter()
+        self._store.fetch(step)
         t2l = TextToLora.from_pretrained(self._store.path(step), self._device, self._frozen)
         self._frozen = t2l.base, t2l.tokenizer
         record = evaluate(t2l, validation_tasks(t2l.config, build_suite(t2l.config.data)))
         validation = Validation(step, record.score, record.scores, time.perf_counter() - start)
         self._store.validations.write(validation)
         plot(self._store.run_dir, validation)
+        self._store.copy.push("validation/", "tensorboard/validation/")
         self._tell({"validated": step, "validation": record.score})
         return validation

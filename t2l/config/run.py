@@ -19,7 +19,7 @@ def _workers(given: Any) -> int | tuple[int, int]:
     least, most = given if isinstance(given, list | tuple) and len(given) == 2 else (given, given)
     if type(least) is not int or type(most) is not int or not 1 <= least <= most:
         raise ValueError("give a number of workers, at least 1, or the least and the most of them, such as [2, 8]")
-    return given if least == given else (least, most)
+    return least if least == most else (least, most)
 
 
 class ClusterConfig(Settings):

@@ -25,7 +25,8 @@ ALLOWED = {
     "train": {"config", "errors", "hub", "hypernet", "lora", "data", "storage", "text", "embedded", "tasks"},
     "evaluation": {"config", "errors", "lora", "tasks", "text"},
     "text_to_lora": {
-        "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "tasks", "text", "train",
+        "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "storage", "tasks", "text",
+        "train",
     },
     "cluster": {
         "checkpoint", "config", "data", "embedded", "errors", "evaluation", "hub", "hypernet", "lora", "tasks", "text",

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from t2l.cluster.metrics import Metrics
+from t2l.cluster.run import open_run
+from t2l.config import load_config
 from t2l.errors import ResourceError
 from t2l.train.state import CheckpointStore, State
 from t2l.train.validations import Validation
@@ -130,6 +132,16 @@ def test_what_follows_a_damaged_checkpoint_is_kept(tmp_path: Path) -> None:
     save(store, 9)
     (store.path(9) / "manifest.json").write_text("")
     assert len(store.recover()) == 1, "again"
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(tmp_path: Path) -> None:
+    config = load_config(None, [f"output_dir={tmp_path}", "train.steps=3"])
+    store = CheckpointStore(config.run_dir, keep=2)
+    for step, finished in ((2, False), (3, True)):
+        save(store, step)
+        assert open_run(config) == finished
+    (store.path(3) / "config.json").write_text("")
+    assert not open_run(config)
 
 
 def test_a_damaged_validation_is_due_again(tmp_path: Path) -> None:
