@@ -6,9 +6,10 @@
 loader: samples/s that one process makes, for two suites of 479 tasks: the universe, whose examples are drawn without
     end, and finite tasks the size of Super-NaturalInstructions', without a cache of tokens, and with it cold and warm.
 runs: the real job (jobs/train_sft.py) on the universe with 479 tasks of 128 descriptions each and the default encoder,
-    in a process of its own: seconds from its start to its first step, the share of the steps after it spent waiting for
-    batches, and seconds a step. Cold: no cache there; warm: the same run again, under another name, beside the first.
-    What is cached is ours; the operating system may hold the files of Python's modules either way.
+    in a process of its own: seconds from its start to its first step, CPU seconds of all its processes until then
+    (which other load on the machine changes less), the share of the later steps spent waiting for batches, and seconds
+    a step, encoding of descriptions included. Cold: no cache there; warm: the same run again, under another name,
+    beside the first. The operating system may hold the files of Python's modules either way.
 ratio: what the loader makes in the time that a step takes, over what the step takes; below 1 the step would starve.
 """
 
@@ -26,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from t2l.cluster.metrics import Metrics
@@ -93,16 +95,24 @@ def run_job(output: Path, name: str, settings: Sequence[str], *flags: str) -> di
             if process.poll() is not None:
                 raise SystemExit((output / f"{name}.log").read_text())
             time.sleep(0.05)
-        first = time.perf_counter() - start
+        first, cpu = time.perf_counter() - start, cpu_seconds(process.pid)
         if process.wait():
             raise SystemExit((output / f"{name}.log").read_text())
     records = [record for record in Metrics(output / name).read() if "loss" in record][1:]
     seconds = [record["seconds_per_step"] for record in records]
     return {
         "first_step_s": first,
+        "first_step_cpu_s": cpu,
         "waiting_share": sum((1 - r["busy"]) * r["seconds_per_step"] for r in records) / sum(seconds),
         "seconds_per_step": statistics.median(seconds),
     }
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of a process and all that it has started."""
+    parent = psutil.Process(pid)
+    times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def runs(settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
@@ -148,7 +158,8 @@ def main() -> None:
         samples_per_s = config.train.tasks_per_step * config.train.samples_per_task / run["seconds_per_step"]
         found[name] = run | {"ratio": rates["universe"]["samples_per_s"] / samples_per_s}
         print(
-            f"{name:20} first step after {run['first_step_s']:5.1f} s, {run['seconds_per_step'] * 1e3:6.0f} ms a step, "
+            f"{name:20} first step after {run['first_step_s']:5.1f} s ({run['first_step_cpu_s']:.1f} of CPU), "
+            f"{run['seconds_per_step'] * 1e3:6.0f} ms a step, "
             f"waiting {run['waiting_share']:.1%}, loader/step {found[name]['ratio']:.1f}",
             flush=True,
         )

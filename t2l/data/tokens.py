@@ -60,7 +60,8 @@ class Tokenizing:
         if not texts:
             return []
         both = [text.prompt for text in texts] + [text.answer for text in texts]
-        ids: list[list[int]] = self._tokenizer(both, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        # verbose=False: a text longer than the model's positions is cut below, so there is nothing to warn of.
+        ids: list[list[int]] = self._tokenizer(both, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[assignment]
         prompt_limit, answer_limit = self._limits
         return [
             Tokens(cut_left(prompt, prompt_limit), cut_left(answer, answer_limit))

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ray.data
+from ray.exceptions import RayError
 from tiny import tiny_config
 
-from t2l.cluster.encode import encode_ahead
+from t2l.cluster import encode
 from t2l.cluster.place import Place
 from t2l.config import RunConfig
 from t2l.data.descriptions import DescriptionNumbers, KeptStates
@@ -32,17 +33,24 @@ def test_workers_find_everything_encoded(
     alone = states(config, place)
     number = len(alone.texts)
     expected = alone(range(number))  # never flushed
-    encode_ahead(config, config.run_dir, 2, False, news.append)
+    encode.encode_ahead(config, config.run_dir, 2, False, news.append)
     assert news[-1] == {"phase": f"encoding descriptions: {number} of {number}"}
     worker = states(config, place)
     assert worker.known() == list(range(number))
     assert all(map(np.array_equal, worker(range(number)), expected))
 
     monkeypatch.setattr(ray.data, "range", lambda number: pytest.fail("a second run starts no pool"))
-    encode_ahead(config.model_copy(update={"seed": 1, "name": "another"}), tmp_path / "another", 2, False, news.append)
+    encode.encode_ahead(
+        config.model_copy(update={"seed": 1, "name": "another"}), tmp_path / "another", 2, False, news.append
+    )
 
 
-def test_a_pool_that_fails_ends_nothing(cluster: str, tmp_path: Path) -> None:
-    news: list[Any] = []
-    encode_ahead(tiny_config(tmp_path / "no model", tmp_path), tmp_path / "run", 1, False, news.append)
-    assert "could not be encoded ahead" in news[-1]["note"] and "there is no folder" in news[-1]["note"]
+def test_a_pool_that_fails_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RayError("the actor died\nand its trace\nHubAccessError: there is no folder")
+
+    monkeypatch.setattr(encode, "_run_pool", fail)
+    config, news = tiny_config(tmp_path / "no model", tmp_path), list[Any]()
+    encode.encode_ahead(config, config.run_dir, 1, False, news.append)
+    assert "could not be encoded ahead" in news[-1]["note"] and news[-1]["note"].endswith("there is no folder")
+    assert not list(tmp_path.rglob("*.done"))

@@ -43,9 +43,9 @@ class CountingTokenizer:
         self.asked: list[str] = []
         self.backend_tokenizer = tiny_tokenizer().backend_tokenizer
 
-    def __call__(self, texts: Sequence[str], add_special_tokens: bool) -> object:
+    def __call__(self, texts: Sequence[str], add_special_tokens: bool, verbose: bool) -> object:
         self.asked += texts
-        return TOKENIZER(list(texts), add_special_tokens=add_special_tokens)
+        return TOKENIZER(list(texts), add_special_tokens=add_special_tokens, verbose=verbose)
 
 
 def asked(folder: Path, texts: Sequence[Text], limits: DataConfig = LIMITS) -> list[str]:
