@@ -15,6 +15,7 @@ from t2l.cluster.aims import Request, aims_of
 from t2l.config import BenchmarksConfig
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError, DataError, HubAccessError
+from t2l.evaluation.answer_process import ANSWER_LINE
 from t2l.evaluation.decode import Unadapted
 from t2l.evaluation.methods import METHODS
 from t2l.evaluation.pass_at_1 import pass_at_1
@@ -22,6 +23,7 @@ from t2l.evaluation.questions import Question, num_questions, questions
 from t2l.evaluation.scorers import SCORERS
 from t2l.evaluation.suite import Evaluation
 from t2l.hub import LOCAL_DIR
+from t2l.tasks.benchmarks import rows
 from t2l.tasks.benchmarks.rows import READERS, Row
 from t2l.tasks.benchmarks.suite import Benchmark, benchmarks
 from t2l.tasks.task import Task
@@ -74,9 +76,8 @@ GOLDEN = {
     "hellaswag": "<user>How does this passage go on? One of the four endings, which are numbered from 0, is the "
     "right one.\n\nPassage: A man sits in a boat. he\n\n0: eats it.\n1: bakes.\n2: rows {fast}.\n3: is a lake.\n\n"
     "Reply with the number of the right ending alone (0, 1, 2 or 3), without any explanation.<model>",
-    "piqa": "<user>Which of two options answers the question, completes the sentence or reaches the goal? Think of the "
-    "properties of the\nthings involved and of how they act on each other. If both are right, take the handier or "
-    "commoner one.\n\nDry a plate.\n\n0: Use a towel.\n1: Use a spoon.\n\nReply with `0` or `1` alone, without any "
+    "piqa": "<user>Which of two options answers the question, completes the sentence or reaches the goal?\nThink of the "
+    "properties of the things involved. If both are right, take the handier or commoner one.\n\nDry a plate.\n\n0: Use a towel.\n1: Use a spoon.\n\nReply with `0` or `1` alone, without any "
     "explanation.<model>",
     "winogrande": "<user>In this sentence, _ stands for one of two things:\n\nThe cup is not in the box because the _ "
     "is too big.\n\nWhich one is it?\n\nOption 1: box\nOption 2: cup\n\nReply with `1` or `2` alone, without any "
@@ -131,6 +132,7 @@ def test_three_worked_examples_stand_in_the_prompt(tasks: dict[str, Task], name:
 
 
 def test_humanevals_own_examples_are_right() -> None:
+    assert rows.ANSWER_LINE == ANSWER_LINE, "tasks do not import evaluation"
     entry = benchmarks()["humaneval"]
     for record in entry.shots:
         item = READERS[entry.reader](Row(record, "shot"))
