@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2l.config import NaturalInstructionsConfig, RunConfig, load_config, parse_config
@@ -57,6 +57,7 @@ def test_the_papers_lists() -> None:
     assert {name.split("_")[0][4:] for name in SPLITS.contaminated} == contaminated
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.sets(st.sampled_from((*LISTED, *UNLISTED)), min_size=30), st.integers(0, 8), st.randoms())
 def test_every_task_is_in_one_split_in_one_order(names: set[str], num_validation: int, rng: random.Random) -> None:
     shuffled = rng.sample(sorted(names), len(names))
@@ -93,6 +94,7 @@ def test_what_is_never_trained_on_is_all_unseen() -> None:
     assert described.unseen_descriptions == ("Do task375_other.", "kept"), "the authors' words are no paraphrase"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefghijk"), st.text(min_size=1)), min_size=1))
 def test_no_input_is_trained_on_and_tested(pairs: list[tuple[str, str]]) -> None:
     examples = [Example(*pair) for pair in pairs]
@@ -381,14 +383,14 @@ def test_own_records_are_skipped_or_refused(tmp_path: Path) -> None:
     own_task(tmp_path, "one", "descriptions: [Shout.]")
     with (tmp_path / "one" / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write('\n{"input": "a\u2028b", "output": "one line"}\n{"input": 3, "output": "x"}\n{\n')
-    settings = {"suite": "jsonl", "path": str(tmp_path)}
-    suite = build_suite(parse_config({"data": settings}).data)
+    data = {"suite": "jsonl", "path": str(tmp_path)}
+    suite = build_suite(parse_config({"data": data}).data)
     assert [example.input for example in suite.train[0].train] == ["a", "b", "a\u2028b"]
     assert suite.notes == (
         f"2 bad records were left out, the first: {tmp_path}/one/train.jsonl, line 4: the field 'input' is 3, not text",
     )
     with pytest.raises(DataError, match=r"train.jsonl, line 4: the field 'input' is 3"):
-        build_suite(parse_config({"data": settings | {"strict": True}}).data)
+        build_suite(parse_config({"data": data | {"strict": True}}).data)
     (tmp_path / "one" / "test.jsonl").unlink()
     with pytest.raises(DataError, match=r"test.jsonl does not exist"):
         jsonl_suite(tmp_path, Records())

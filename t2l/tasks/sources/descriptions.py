@@ -44,6 +44,7 @@ class DescriptionFiles(Mapping[str, Described]):
         texts = dict(_texts(path))
         self._lists_text = texts.pop(_LISTS, b"{}")
         self._texts = {name.split("/")[1]: text for name, text in sorted(texts.items())}
+        self._parsed: dict[str, dict[str, Any]] = {}
         if not self._texts:
             raise DataError(f"{path} holds no tasks/*/metadata.yaml: give a checkout of text-to-lora or its .tar.gz")
 
@@ -73,7 +74,9 @@ class DescriptionFiles(Mapping[str, Described]):
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Everything that a task's file says."""
-        return _parse(self._texts[name], self._where(name))
+        if name not in self._parsed:
+            self._parsed[name] = _parse(self._texts[name], self._where(name))
+        return self._parsed[name]
 
     @cached_property
     def _lists(self) -> dict[str, Any]:
