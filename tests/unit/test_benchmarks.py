@@ -24,6 +24,7 @@ from t2l.evaluation.scorers import SCORERS
 from t2l.evaluation.suite import Evaluation
 from t2l.hub import LOCAL_DIR
 from t2l.tasks.benchmarks import rows
+from t2l.tasks.benchmarks.load import download
 from t2l.tasks.benchmarks.rows import READERS, Row
 from t2l.tasks.benchmarks.suite import Benchmark, benchmarks
 from t2l.tasks.task import Task
@@ -76,8 +77,9 @@ GOLDEN = {
     "hellaswag": "<user>How does this passage go on? One of the four endings, which are numbered from 0, is the "
     "right one.\n\nPassage: A man sits in a boat. he\n\n0: eats it.\n1: bakes.\n2: rows {fast}.\n3: is a lake.\n\n"
     "Reply with the number of the right ending alone (0, 1, 2 or 3), without any explanation.<model>",
-    "piqa": "<user>Which of two options answers the question, completes the sentence or reaches the goal?\nThink of the "
-    "properties of the things involved. If both are right, take the handier or commoner one.\n\nDry a plate.\n\n0: Use a towel.\n1: Use a spoon.\n\nReply with `0` or `1` alone, without any "
+    "piqa": "<user>Which of two options answers the question, completes the sentence or reaches the goal?\nThink of "
+    "the properties of the things involved. If both are right, take the handier or commoner one.\n\nDry a plate.\n\n"
+    "0: Use a towel.\n1: Use a spoon.\n\nReply with `0` or `1` alone, without any "
     "explanation.<model>",
     "winogrande": "<user>In this sentence, _ stands for one of two things:\n\nThe cup is not in the box because the _ "
     "is too big.\n\nWhich one is it?\n\nOption 1: box\nOption 2: cup\n\nReply with `1` or `2` alone, without any "
@@ -258,6 +260,17 @@ def test_a_copy_of_a_hub_folder_will_do(tmp_path: Path, monkeypatch: pytest.Monk
     assert [len(task.test) for task in (easy, challenge)] == [1, 3]
     assert [example.output for example in challenge.test] == ["A", "1", "E"]
     assert len(easy.train) == 4
+
+
+def test_data_sets_of_the_hub_are_read_alike(tmp_path: Path) -> None:
+    """By `datasets`, from a repository with configurations; no hub is at hand, so it lies in a folder."""
+    (tmp_path / "ARC-Easy").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TEST["arc_easy"]), tmp_path / "ARC-Easy" / "test-0.parquet")
+    configs = "configs:\n- config_name: ARC-Easy\n  data_files:\n  - split: test\n    path: ARC-Easy/test-*\n"
+    (tmp_path / "README.md").write_text(f"---\n{configs}---\n")
+    assert list(download(str(tmp_path), "ARC-Easy", "test", None)) == TEST["arc_easy"]
+    with pytest.raises(HubAccessError, match=r"cannot be loaded .*'ARC-Hard' not found"):
+        download(str(tmp_path), "ARC-Hard", "test", None)
 
 
 @pytest.mark.parametrize(

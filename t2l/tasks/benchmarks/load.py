@@ -26,7 +26,7 @@ def read_rows(dataset: str, config: str | None, split: str, revision: str | None
     if folder is None and Path(found := find(dataset, revision, kind="dataset")).is_dir():
         folder = Path(found)
     if folder is None:
-        rows = _numbered(_download(dataset, config, split, revision), f"{dataset}, {split}, record")
+        rows = _numbered(download(dataset, config, split, revision), f"{dataset}, {split}, record")
     else:
         rows = chain.from_iterable(_rows_of(file) for file in _files(folder, config, split))
     return islice(rows, MAX_ROWS)
@@ -71,7 +71,8 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{file} is no whole parquet file ({error}): copy it again") from None
 
 
-def _download(dataset: str, config: str | None, split: str, revision: str | None) -> Iterable[dict[str, Any]]:
+def download(dataset: str, config: str | None, split: str, revision: str | None) -> Iterable[dict[str, Any]]:
+    """A split by the library `datasets`, cached. Raises HubAccessError for what it cannot load."""
     from datasets import load_dataset
     from datasets.utils.logging import disable_progress_bar
 
