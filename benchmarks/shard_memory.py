@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -31,16 +32,23 @@ from t2l.train.base import load_base
 from t2l.train.shard import load_sharded_base
 from t2l.train.step import label_logits
 
-WORKERS = (1, 2, 4)
+WORKERS = (2, 4)
+VOCABULARY = 4096
 MIB = 1 << 20
 
 
 def save_base(folder: Path, layers: int, width: int) -> int:
     """Number of parameters."""
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=4096, num_attention_heads=8, num_key_value_heads=8, **sizes))
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+    )
+    model = LlamaForCausalLM(config)
     model.save_pretrained(folder, max_shard_size="200MB")
-    load_tokenizer(BASE_DIR).save_pretrained(folder)
+    load_tokenizer(str(BASE_DIR)).save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -73,7 +81,7 @@ def gradient(lora: PerRowLora) -> Tensor:
     A = {m.name: torch.randn(rows, spec.num_layers, spec.rank, m.in_features) * 0.02 for m in spec.modules}
     B = {m.name: torch.randn(rows, spec.num_layers, m.out_features, spec.rank) * 0.02 for m in spec.modules}
     weights = LoraWeights(spec, A, {name: tensor.requires_grad_() for name, tensor in B.items()})
-    embeddings = lora.model.get_input_embeddings()(torch.randint(0, 4096, (rows, 64)))
+    embeddings = lora.model.get_input_embeddings()(torch.randint(0, VOCABULARY, (rows, 64)))
     label_logits(lora, weights, embeddings, torch.arange(63, rows * 64, 64)).log_softmax(-1)[:, 0].sum().backward()
     return torch.cat([tensor.grad.flatten() for tensor in B.values() if tensor.grad is not None])
 
@@ -86,7 +94,9 @@ def worker(rank: int, size: int, port: int, folder: str, shard: bool, out: str) 
     peak = Peak()
     model, _ = (load_sharded_base if shard else load_base)(BaseConfig(path=folder), "cpu")
     loading = peak.mib
-    held = sum(getattr(p, "_local_tensor", p).untyped_storage().nbytes() for p in model.parameters()) // MIB
+    held = (
+        sum(part.to_local().nbytes if isinstance(part, DTensor) else part.nbytes for part in model.parameters()) // MIB
+    )
     spec = LoraSpec.from_config(model.config, ["q_proj", "v_proj"], rank=8)
     lora, start = PerRowLora(model, spec), time.perf_counter()
     found = gradient(lora)
@@ -108,8 +118,8 @@ def measure(folder: str, size: int, shard: bool, out: Path) -> tuple[dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

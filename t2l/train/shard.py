@@ -10,9 +10,9 @@ So all workers have to call the model equally often, and in the same order: see 
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate import init_empty_weights
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -70,9 +70,11 @@ def _partition(model: PreTrainedModel, device: torch.device) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     whole = set(model.parameters()) - set(layers.parameters())
-    fully_shard(model.base_model, mesh=mesh, ignored_params=whole)
+    decoder = model.base_model
+    assert isinstance(decoder, PreTrainedModel)
+    fully_shard(decoder, mesh=mesh, ignored_params=whole)
     # This made a subclass of its class, which transformers must know to give out hidden states.
-    _CAN_RECORD_REGISTRY[model.base_model] = model.base_model._can_record_outputs
+    _CAN_RECORD_REGISTRY[decoder] = decoder._can_record_outputs
 
 
 def _fill(model: PreTrainedModel, folder: str) -> None:
@@ -84,4 +86,4 @@ def _fill(model: PreTrainedModel, folder: str) -> None:
             f"the base model in {folder} has no safetensors weight '{missing}', so that workers cannot read their "
             "parts: save it anew with transformers, or set cluster.shard_base=false"
         )
-    dcp.load(tensors, storage_reader=reader)
+    load(tensors, storage_reader=reader)
