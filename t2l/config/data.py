@@ -1,13 +1,13 @@
 """Settings of tasks, descriptions and prompts, one class a source of tasks; `suite` chooses it."""
 
-from pathlib import Path
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from t2l.config.settings import Settings
 
-LocalPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser().absolute()) if path else "")]
+LocalPath = Annotated[str, AfterValidator(lambda path: os.path.abspath(os.path.expanduser(path)) if path else "")]
 """Workers may have another working directory than whoever starts a run."""
 
 
