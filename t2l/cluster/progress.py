@@ -57,11 +57,11 @@ class LiveLine(LiveDisplay):
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
         if self._line:
-            self._console.print(self._line)
+            self._console.print(self._line, markup=False)
 
     def show(self, values: Mapping[str, Any], notes: list[str]) -> None:
         for note in notes[self._num_notes :]:
-            self._console.print(f"note: {note}")
+            self._console.print(f"note: {note}", markup=False)  # it may hold brackets
         self._num_notes = len(notes)
         line = status_line(values, self._steps)
         if not line or line == self._line:
@@ -73,7 +73,7 @@ class LiveLine(LiveDisplay):
         last, validated = self._shown
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES or values.get("validated") != validated:
             self._shown = (time.monotonic(), values.get("validated"))
-            self._console.print(line)
+            self._console.print(line, markup=False)
             self._line = ""
 
     @property

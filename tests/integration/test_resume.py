@@ -1,4 +1,7 @@
-"""A run that is killed at a random step and started again logs the same losses as one that was never stopped."""
+"""A run that is killed at a random step and started again logs the same losses as one that was never stopped.
+
+Here without Ray; on Ray, with more faults, in test_faults.py.
+"""
 
 import os
 import random
@@ -6,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,6 @@ from tiny import tiny_config
 
 from t2l.cluster.alone import train_alone
 from t2l.cluster.metrics import Metrics
-from t2l.cluster.run import Finished
-from t2l.cluster.train import train_on_ray
 from t2l.config import RunConfig, dump_config
 from t2l.train.state import CheckpointStore
 from t2l.train.validations import Validations
@@ -25,7 +26,6 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
 Losses = dict[int, tuple[float, ...]]
-Train = Callable[[RunConfig], Finished]
 
 
 def job(config: RunConfig, folder: Path, *more: str, address: str | None = None) -> subprocess.Popen[str]:
@@ -80,15 +80,13 @@ def scores(run_dir: Path) -> dict[int, dict[str, float]]:
     return {step: found.scores for step, found in Validations(run_dir).read().items()}
 
 
-def check_resume(
-    config: RunConfig, expected: Losses, folder: Path, train: Train, *more: str, address: str | None = None
-) -> None:
+def check_resume(config: RunConfig, expected: Losses, folder: Path) -> None:
     """Kill the job at some step, start the run again here, and compare."""
     step = random.randint(3, config.train.steps - 5)
     print(f"killing at step {step}")
-    kill_at(job(config, folder, *more, address=address), config.run_dir, step)
+    kill_at(job(config, folder, "--no-ray"), config.run_dir, step)
     assert len(losses(config.run_dir)) < config.train.steps, "the kill came too late"
-    train(config)
+    train_alone(config)
     assert sorted(expected) == list(range(1, config.train.steps + 1))
     assert losses(config.run_dir) == expected
     assert CheckpointStore(config.run_dir, keep=1).due() == [], "what was killed unvalidated has been made up for"
@@ -107,16 +105,9 @@ def test_one_worker(tiny_base: Path, tmp_path: Path, one_thread: None) -> None:
     whole = tiny_config(tiny_base, tmp_path, steps=40, checkpoint_every=5, eval_every=40, report_inputs=0)
     train_alone(whole)
     stopped = whole.model_copy(update={"name": "stopped"})
-    check_resume(stopped, losses(whole.run_dir), tmp_path, train_alone, "--no-ray")
+    check_resume(stopped, losses(whole.run_dir), tmp_path)
 
     known = scores(whole.run_dir)
     (whole.run_dir / "validation/step-000040.json").unlink()  # as if it was killed before the validation
     train_alone(whole)
     assert scores(whole.run_dir) == known
-
-
-def test_two_workers_on_ray(whole_run: Finished, whole_config: RunConfig, tmp_path: Path, cluster: str) -> None:
-    train = whole_config.train.model_copy(update={"report_inputs": 0})
-    stopped = whole_config.model_copy(update={"name": "stopped", "train": train})
-    check_resume(stopped, losses(whole_config.run_dir), tmp_path, train_on_ray, address=cluster)
-    assert scores(stopped.run_dir) == scores(whole_config.run_dir)

@@ -1,15 +1,17 @@
 """What chooses a checkpoint: validation tasks in training wording, and never test tasks."""
 
+import io
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny import save_tiny_base, tiny_config
 
 from t2l.checkpoint import save_checkpoint
 from t2l.cluster.metrics import Metrics
-from t2l.cluster.progress import status_line
+from t2l.cluster.progress import LiveLine, status_line
 from t2l.cluster.validate import evaluate, validation_tasks
 from t2l.config import RunConfig
 from t2l.data.suite import build_suite
@@ -94,3 +96,9 @@ def test_the_live_line_shows_the_newest_score() -> None:
     values["busy"] = 0.976
     assert status_line(values, 3) == "step 1/3  loss 0.5000  1,000 adapters/s  busy 98%  0:04 left"
     assert "validation 0.250 (step 1)" in status_line(values | {"validated": 1, "validation": 0.25}, 3)
+
+
+def test_notes_may_hold_brackets() -> None:
+    out = io.StringIO()
+    LiveLine(1, Console(file=out, soft_wrap=True)).show({}, ["[/gloo/tcp/pair.cc:553] Connection closed [bold]"])
+    assert out.getvalue() == "note: [/gloo/tcp/pair.cc:553] Connection closed [bold]\n"
