@@ -64,7 +64,7 @@ class EncoderConfig(Settings):
     )
     revision: str | None = Field(default=None, description="Commit of that model on the hub; None: its newest.")
     code_revision: str | None = Field(
-        default=None, description="Commit of the model's code where that is kept in a repository of its own (gte)."
+        default=None, description="Commit of its code, if that is kept in another repository, as gte's is."
     )
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model; encoder.revision must pin it."

@@ -47,6 +47,13 @@ def source_of(config: EncoderConfig) -> str:
     return str(minilm_path()) if config.model == "minilm" else find(config.model, config.revision)
 
 
+def pins_of_code(config: EncoderConfig) -> dict[str, str | None]:
+    """The commit of code that comes with a model: by default the model's own, so that code kept in another repository,
+    which lacks that commit, does not run unless it has a pin too.
+    """
+    return {"code_revision": config.code_revision or config.revision} if config.trust_remote_code else {}
+
+
 class SentenceEncoder:
     """A frozen sentence-transformers model, pooled as its own files say; whole texts, or token states for a reader.
 
@@ -60,7 +67,7 @@ class SentenceEncoder:
         source = source_of(config)
         if Path(source).is_dir() and not (Path(source) / "modules.json").is_file():
             raise CheckpointError(f"the text encoder in {source} has no modules.json, which says how it is pooled")
-        code = {"code_revision": config.code_revision} if config.code_revision else {}
+        code = pins_of_code(config)
         with _reading(config.model):
             self._model = SentenceTransformer(
                 source,

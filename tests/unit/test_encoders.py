@@ -1,6 +1,7 @@
 """Sentence encoders from any folder, also with code of their own, and base LLMs that have no padding token."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from t2l.train.base import load_base
 
 TEXTS = ["sort the words", "first the sort", "words"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 CODE = """
 import torch
 from torch import nn

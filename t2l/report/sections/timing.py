@@ -89,9 +89,9 @@ def _describe_cost(t2l: TextToLora, description: str, base: Transformer) -> int:
 def _sentence_model(encoder: EncoderConfig) -> Transformer:
     from transformers import AutoConfig
 
-    from t2l.text.sentence import source_of
+    from t2l.text.sentence import pins_of_code, source_of
 
-    pins = {"revision": encoder.revision, "code_revision": encoder.code_revision}
+    pins = {"revision": encoder.revision, **pins_of_code(encoder)}
     trusted = encoder.trust_remote_code
     return Transformer.of(AutoConfig.from_pretrained(source_of(encoder), trust_remote_code=trusted, **pins))
 
