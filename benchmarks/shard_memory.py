@@ -2,8 +2,8 @@
 
     python benchmarks/shard_memory.py --out benchmarks/results/shard_memory_cpu.json
 
-A random Llama is written to disk once. Workers (gloo) load it, then each takes one SFT step through it: the peak of a
-worker's own memory (RssAnon) over that before loading, the bytes of weights it keeps, and the gradient of the adapters.
+A random Llama is written to disk once. Workers (gloo) load it, then each takes one SFT step through it: the bytes of
+weights that a worker keeps, the peaks of its resident memory over that before, how far the adapters' gradient is off.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from t2l.config import BaseConfig
 from t2l.embedded import BASE_DIR
@@ -33,14 +33,13 @@ from t2l.train.shard import load_sharded_base
 from t2l.train.step import label_logits
 
 WORKERS = (2, 4)
-VOCABULARY = 4096
 MIB = 1 << 20
 
 
 def save_base(folder: Path, layers: int, width: int) -> int:
     """Number of parameters."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=4096,
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,
@@ -53,15 +52,15 @@ def save_base(folder: Path, layers: int, width: int) -> int:
 
 
 class Peak:
-    """The most memory of its own that this process has had since `start`, sampled."""
+    """The most memory that this process has had resident since `start`, sampled."""
 
     def __init__(self) -> None:
-        self.start = self.most = _own_bytes()
+        self.start = self.most = _resident_bytes()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while True:
-            self.most = max(self.most, _own_bytes())
+            self.most = max(self.most, _resident_bytes())
             time.sleep(0.002)
 
     @property
@@ -69,9 +68,13 @@ class Peak:
         return (self.most - self.start) // MIB
 
 
-def _own_bytes() -> int:
+def _resident_bytes() -> int:
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) << 10
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
+
+
+def with_lora(model: PreTrainedModel) -> PerRowLora:
+    return PerRowLora(model, LoraSpec.from_config(model.config, ["q_proj", "v_proj"], rank=8))
 
 
 def gradient(lora: PerRowLora) -> Tensor:
@@ -81,7 +84,7 @@ def gradient(lora: PerRowLora) -> Tensor:
     A = {m.name: torch.randn(rows, spec.num_layers, spec.rank, m.in_features) * 0.02 for m in spec.modules}
     B = {m.name: torch.randn(rows, spec.num_layers, m.out_features, spec.rank) * 0.02 for m in spec.modules}
     weights = LoraWeights(spec, A, {name: tensor.requires_grad_() for name, tensor in B.items()})
-    embeddings = lora.model.get_input_embeddings()(torch.randint(0, VOCABULARY, (rows, 64)))
+    embeddings = lora.model.get_input_embeddings()(torch.randint(0, 1000, (rows, 64)))
     label_logits(lora, weights, embeddings, torch.arange(63, rows * 64, 64)).log_softmax(-1)[:, 0].sum().backward()
     return torch.cat([tensor.grad.flatten() for tensor in B.values() if tensor.grad is not None])
 
@@ -90,15 +93,15 @@ def worker(rank: int, size: int, port: int, folder: str, shard: bool, out: str) 
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
-    load_base(BaseConfig(), "cpu")  # what comes with any model is no part of the measurement
+    load = load_sharded_base if shard else load_base
+    gradient(with_lora(load(BaseConfig(), "cpu")[0]))  # what comes with any model is no part of the measurement
     peak = Peak()
-    model, _ = (load_sharded_base if shard else load_base)(BaseConfig(path=folder), "cpu")
+    model, _ = load(BaseConfig(path=folder), "cpu")
     loading = peak.mib
     held = (
         sum(part.to_local().nbytes if isinstance(part, DTensor) else part.nbytes for part in model.parameters()) // MIB
     )
-    spec = LoraSpec.from_config(model.config, ["q_proj", "v_proj"], rank=8)
-    lora, start = PerRowLora(model, spec), time.perf_counter()
+    lora, start = with_lora(model), time.perf_counter()
     found = gradient(lora)
     seconds = time.perf_counter() - start
     if rank == 0:

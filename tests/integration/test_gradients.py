@@ -1,4 +1,5 @@
-"""The job's step against a plain fp64 reference, under real DeepSpeed: ZeRO 0 to 3, one worker and two.
+"""The job's step against a plain fp64 reference, under real DeepSpeed: ZeRO 0 to 3, one worker and two; last with
+the base partitioned as well.
 
 The reference shares no code with the step: it adds B A to the base's weights row by row, computes all logits, and takes
 means token by token.
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_llama
+from tiny import save_tiny_base, tiny_llama
 from torch import Tensor
 from torch.func import functional_call
 from torch.multiprocessing.spawn import spawn
-from zero_worker import ROWS, STAGES, STEPS, Setting, make_module, make_table, run, sft_config, torch_run
+from zero_worker import CASES, LR, ROWS, STEPS, Setting, make_module, make_table, run, sft_config, torch_run
 
 WORLD_SIZES = (1, 2)
 
@@ -24,6 +25,7 @@ WORLD_SIZES = (1, 2)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of all ZeRO stages at one number of workers; one start of processes for all of them."""
     folder = tmp_path_factory.mktemp("zero")
+    save_tiny_base(folder / "base")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,21 +66,41 @@ def reference_gradients() -> dict[str, Tensor]:
     return {f"model.{name}": g for name, g in zip(names, torch.autograd.grad(loss, parameters), strict=True)}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_gradients_equal_the_reference(folder: Path, stage: int) -> None:
-    found, expected = load_file(folder / f"gradients-{stage}.safetensors"), reference_gradients()
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_the_reference(folder: Path, case: str) -> None:
+    found, expected = load_file(folder / f"gradients-{case}.safetensors"), reference_gradients()
     assert found.keys() == expected.keys()
     assert all(gradient.abs().max() > 0 for gradient in expected.values()), "a zero gradient would test nothing"
     for name, gradient in expected.items():
         assert (found[name].double() - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", ["trained", "resumed"])
-def test_updates_equal_plain_adamw(folder: Path, stage: int, kind: str) -> None:
+def test_updates_equal_plain_adamw(folder: Path, case: str, kind: str) -> None:
     """Clipped updates, also when the state of another engine is taken over half-way."""
-    found, expected = load_file(folder / f"{kind}-{stage}.safetensors"), torch_run(STEPS)
+    found, expected = load_file(folder / f"{kind}-{case}.safetensors"), torch_run(STEPS)
     assert found.keys() == expected.keys()
     assert found["updates"] == STEPS
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
+    for name in expected:
+        ours, plain = (comparable(name, state[name]) for state in (found, expected))
+        # AdamW makes as large an update of a tiny gradient as of a large one: grant weights a thirtieth of one.
+        atol = LR / 30 if name.startswith("model/") else 2e-5
+        torch.testing.assert_close(ours, plain, rtol=1e-3, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def comparable(name: str, tensor: Tensor) -> Tensor:
+    """Without the bias of attention's keys: softmax cancels it, so AdamW learns from nothing but rounding errors."""
+    if not name.endswith("in_proj_bias"):
+        return tensor
+    query, _, value = tensor.chunk(3)
+    return torch.cat([query, value])
+
+
+def test_a_worker_holds_its_part_of_every_layer(folder: Path) -> None:
+    held = load_file(folder / "held-3-and-base.safetensors")
+    workers, whole = int(held.pop("workers")), dict(tiny_llama().named_parameters())
+    assert held.keys() == whole.keys()
+    for name, parameter in whole.items():
+        parts = workers if ".layers." in name else 1
+        assert held[name].shape[0] * parts == parameter.shape[0], name

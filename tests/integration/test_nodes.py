@@ -48,7 +48,7 @@ def test_losses_are_those_of_one_worker(reference: RunConfig, across_nodes: Path
 
     expected, found = losses(reference.run_dir), losses(across_nodes / f"{stage}-{shard}")
     assert len(expected) == reference.train.steps and min(expected) < max(expected)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("stage", "shard"), STAGES)

@@ -8,19 +8,23 @@ import torch
 from safetensors.torch import save_file
 from tiny import tiny_llama
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
-from t2l.config import EncoderConfig, HypernetConfig, ReaderConfig, RunConfig, SftConfig
+from t2l.config import BaseConfig, EncoderConfig, HypernetConfig, ReaderConfig, RunConfig, SftConfig
 from t2l.data.collate import Row, SftBatch, collate, micro_batches
 from t2l.data.descriptions import DescriptionTable
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora import LoraSpec
 from t2l.lora.apply import PerRowLora
 from t2l.train.engine import Engine, TorchEngine
+from t2l.train.shard import load_sharded_base
 from t2l.train.state import State
 from t2l.train.step import SftModule
 from t2l.train.zero import DeepSpeedEngine
 
-STAGES = (0, 1, 2, 3)
+CASES = {"0": (0, False), "1": (1, False), "2": (2, False), "3": (3, False), "3-and-base": (3, True)}
+"""ZeRO's stage, and whether the base is partitioned, too."""
 ROWS = [
     Row([1, 7, 8, 3], [11, 12, 4], 2),
     Row([1, 9, 3], [21, 4], 0),
@@ -45,9 +49,9 @@ def sft_config(setting: Setting, clip: float) -> SftConfig:
     )
 
 
-def make_module(config: SftConfig) -> SftModule:
+def make_module(config: SftConfig, base: PreTrainedModel | None = None) -> SftModule:
     """Odd sizes, all weights random: a fresh hypernetwork's silent heads would hide most gradients."""
-    base = tiny_llama()
+    base = base or tiny_llama()
     spec = LoraSpec.from_config(base.config, ["q_proj", "v_proj", "down_proj"], rank=3, alpha=6.0)
     reader = ReaderConfig(width=12, num_layers=1, num_heads=2, num_queries=3)
     run = RunConfig(
@@ -65,8 +69,8 @@ def make_module(config: SftConfig) -> SftModule:
 
 def make_table() -> DescriptionTable:
     torch.manual_seed(2)
-    lengths = torch.tensor([3, 1, 4, 2, 2])
-    return DescriptionTable(torch.randn(int(lengths.sum()), 7).half(), lengths, "cpu")
+    states = [torch.randn(length, 7).half().numpy() for length in (3, 1, 4, 2, 2)]
+    return DescriptionTable(len(states), lambda numbers: [states[number] for number in numbers], "cpu")
 
 
 def batches(setting: Setting, rank: int) -> list[SftBatch]:
@@ -98,17 +102,21 @@ def torch_run(updates: int, state: State | None = None) -> State:
 
 
 def run(rank: int, setting: Setting, folder: Path, port: int) -> None:
-    """Writes, per ZeRO stage: gradients; the state after STEPS clipped updates; the same with a resume half-way."""
+    """Writes, per case: gradients; the state after STEPS clipped updates; the same with a resume half-way;
+    of a partitioned base, the part that the first worker holds.
+    """
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(setting.world_size)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=setting.world_size)
     half_way = torch_run(STEPS // 2)
-    for stage in STAGES:
+    saved = BaseConfig(path=str(folder / "base"))
+    for case, (stage, shard) in CASES.items():
 
-        def engine(clip: float, state: State | None = None, stage: int = stage) -> DeepSpeedEngine:
+        def engine(clip: float, state: State | None = None, stage: int = stage, shard: bool = shard) -> DeepSpeedEngine:
             config = sft_config(setting, clip)
-            return DeepSpeedEngine(make_module(config), config, stage, "cpu", state)
+            base = load_sharded_base(saved, "cpu")[0] if shard else None
+            return DeepSpeedEngine(make_module(config, base), config, stage, "cpu", state)
 
         plain = engine(clip=1e9)
         step(plain, setting, lr=0.0)
@@ -119,7 +127,11 @@ def run(rank: int, setting: Setting, folder: Path, port: int) -> None:
         for _ in range(STEPS - STEPS // 2):
             step(resumed, setting, LR)
         results |= {"trained": clipped.state(), "resumed": resumed.state()}
+        if shard:
+            held = load_sharded_base(saved, "cpu")[0].state_dict()
+            parts = {name: t.to_local() if isinstance(t, DTensor) else t for name, t in held.items()}
+            results["held"] = parts | {"workers": torch.tensor(setting.world_size)}
         if rank == 0:
             for name, tensors in results.items():
-                save_file(tensors, folder / f"{name}-{stage}.safetensors")
+                save_file(tensors, folder / f"{name}-{case}.safetensors")
     torch.distributed.destroy_process_group()
