@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from serving import Server
+
+hypothesis.settings.register_profile("t2l", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("t2l")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, Status
 from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
-from t2l.data.sampler import TaskSampler
+from t2l.data.sampler import check_shares
 from t2l.errors import ResourceError
 from t2l.hub import environment
 from t2l.train.validations import Validate
@@ -69,7 +69,7 @@ def make_trainer(
     use_gpu: as `check_resources` says. status: a Status actor. callbacks: Ray Train's; each validation is reported to
     them as {"step": ...} when its checkpoint is there.
     """
-    TaskSampler(1, config.seed, config.train.tasks_per_step, 0, config.cluster.max_workers)  # raises now, not later
+    check_shares(config.train, config.cluster.max_workers)  # now, not when the run has grown to them
     run_dir = str(_resolved(config))  # workers have folders of their own
     validate = _validation(config, use_gpu, status)
     return ray.train.torch.TorchTrainer(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from t2l.config import RunConfig
 from t2l.data.descriptions import DescriptionNumbers
-from t2l.data.sampler import TaskSampler
+from t2l.data.sampler import TaskSampler, check_shares
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ReconSteps(Sequence[list[ReconBatch]]):
     unit = "adapters"
 
     def __init__(self, config: RunConfig, numbers: DescriptionNumbers, rank: int = 0, world_size: int = 1) -> None:
+        check_shares(config.train, world_size)
         self._config, self._numbers = config, numbers
         self._sampler = TaskSampler(len(numbers.counts), config.seed, config.train.tasks_per_step, rank, world_size)
 

@@ -9,7 +9,22 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+from t2l.config import TrainConfig
 from t2l.errors import ConfigError
+
+
+def check_shares(train: TrainConfig, num_workers: int) -> None:
+    """Raises ConfigError where a step is too small to be split over so many workers and their micro-batches."""
+    if train.tasks_per_step < num_workers:
+        raise ConfigError(
+            f"train.tasks_per_step is {train.tasks_per_step} but cluster.num_workers is {num_workers}: "
+            "every worker needs at least one task a step"
+        )
+    if train.tasks_per_step // num_workers * train.samples_per_task < train.micro_batches:
+        raise ConfigError(
+            f"train.micro_batches is {train.micro_batches}, more than a worker's samples in a step: lower it, "
+            "or raise train.tasks_per_step or train.samples_per_task"
+        )
 
 
 @dataclass(frozen=True)
@@ -22,9 +37,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class TaskSampler:
-    """The slots of one worker (`rank` of `world_size`), step by step.
-
-    Workers' shares of a step differ by at most one slot. Raises ConfigError where a worker would have none.
+    """The slots of one worker (`rank` of `world_size`), step by step. Workers' shares of a step differ by at most one
+    slot, and `check_shares` says whether each has one.
     """
 
     num_tasks: int
@@ -37,11 +51,6 @@ class TaskSampler:
         assert 0 <= self.rank < self.world_size
         if self.num_tasks < 1:
             raise ConfigError("there are no training tasks: check the data settings")
-        if self.tasks_per_step < self.world_size:
-            raise ConfigError(
-                f"train.tasks_per_step is {self.tasks_per_step} but cluster.num_workers is {self.world_size}: "
-                "every worker needs at least one task a step"
-            )
 
     def __call__(self, step: int) -> list[Slot]:
         """This worker's slots at `step`, counted from 0."""

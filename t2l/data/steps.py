@@ -14,10 +14,9 @@ from t2l.config import RunConfig
 from t2l.data.cache import Caches
 from t2l.data.collate import Row, SftBatch, collate, micro_batches
 from t2l.data.descriptions import DescriptionNumbers
-from t2l.data.sampler import TaskSampler
+from t2l.data.sampler import TaskSampler, check_shares
 from t2l.data.teacher import Taught, TeacherPool
 from t2l.data.tokens import Text, Tokenizing, Tokens
-from t2l.errors import ConfigError
 from t2l.tasks.task import Task
 from t2l.text.prompts import PromptFormat
 
@@ -49,11 +48,7 @@ class SftSteps(Dataset[list[SftBatch]]):
         self._chat, self._teacher = PromptFormat.of(tokenizer), teacher
         self._sampler = TaskSampler(len(tasks), config.seed, train.tasks_per_step, rank, world_size)
         self._pad_id = padding_id(tokenizer)
-        if train.tasks_per_step // world_size * train.samples_per_task < train.micro_batches:
-            raise ConfigError(
-                f"train.micro_batches is {train.micro_batches}, more than a worker's samples in a step: lower it, "
-                "or raise train.tasks_per_step or train.samples_per_task"
-            )
+        check_shares(train, world_size)
 
     def __len__(self) -> int:
         return self._config.train.steps

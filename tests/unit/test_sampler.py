@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t2l.data.sampler import TaskSampler, epoch_order
+from t2l.config import TrainConfig
+from t2l.data.sampler import TaskSampler, check_shares, epoch_order
 from t2l.errors import ConfigError
 
 workers = st.integers(1, 16)
@@ -45,7 +46,7 @@ def test_it_resumes_anywhere(num_tasks: int, seed: int, more: int, world: int, s
     assert whole[start * per_step :] == stream(num_tasks, seed, per_step, world, range(start, start + 2))
 
 
-lives = st.lists(st.tuples(workers, st.integers(0, 30)), max_size=8)
+lives = st.lists(st.tuples(workers, st.integers(0, 15)), max_size=6)
 
 
 @given(st.integers(1, 60), st.integers(0, 10), st.integers(1, 7), lives)
@@ -54,7 +55,7 @@ def test_each_task_once_an_epoch_though_workers_come_and_go(
 ) -> None:
     """A life: so many workers train so many steps; the next ones go on from the last checkpoint."""
     trained: list[list[int]] = []  # tasks of each step
-    for world, steps in [*lives, (1, 3 * num_tasks)]:
+    for world, steps in [*lives, (1, num_tasks)]:
         del trained[len(trained) // checkpoint_every * checkpoint_every :]
         start = len(trained)
         trained += [stream(num_tasks, seed, 16, world, range(i, i + 1)) for i in range(start, start + steps)]
@@ -77,6 +78,9 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
 def test_too_few_tasks_for_the_workers_are_refused() -> None:
     with pytest.raises(ConfigError, match="tasks_per_step is 2 but"):
-        TaskSampler(10, 0, 2, 0, 3)
+        check_shares(TrainConfig(tasks_per_step=2), num_workers=3)
+    with pytest.raises(ConfigError, match=r"micro_batches is 2, more than a worker's samples"):
+        check_shares(TrainConfig(tasks_per_step=4, micro_batches=2), num_workers=3)
+    check_shares(TrainConfig(tasks_per_step=4, micro_batches=2), num_workers=2)
     with pytest.raises(ConfigError, match="no training tasks"):
         TaskSampler(0, 0, 2)
