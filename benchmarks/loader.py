@@ -1,6 +1,6 @@
 """Does the loader keep up with the step at 479 tasks, and how soon does a run take its first step?
 
-    python benchmarks/loader.py --out benchmarks/results/loader_cpu.json
+    python benchmarks/loader.py --steps 20 --out benchmarks/results/loader_cpu.json
     python benchmarks/loader.py --device cuda
 
 loader: samples/s that one process makes, for two suites of 479 tasks: the universe, whose examples are drawn without
