@@ -35,6 +35,6 @@ def describe(
     )
     client = OpenAI(base_url=base_url, api_key=os.environ.get("OPENAI_API_KEY") or "none")
     for progress in describe(endpoint(client, model), few, known, number):
-        write_text(output, "\n".join(progress.descriptions) + "\n")
+        write_text(output, "".join(f"{text}\n" for text in progress.descriptions))
         typer.echo(progress)
     typer.echo(f"{max(number, len(known))} descriptions: {output}")

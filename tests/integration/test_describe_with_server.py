@@ -4,29 +4,27 @@ import json
 from pathlib import Path
 
 from serving import Server
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from t2l.cli import app
-from t2l.describe import PATIENCE
 
 EXAMPLES = [{"input": "owl, cat", "output": "cat"}, {"input": "sun, tea", "output": "tea"}]
 
 
-def describe(server: Server, folder: Path, model: str) -> str:
-    """What it says on stderr; it fails."""
+def describe(server: Server, folder: Path, model: str) -> Result:
     (folder / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in EXAMPLES))
     where = ["--base-url", f"{server.url}/v1", "--model", model, "-o", str(folder / "descriptions.txt")]
-    result = CliRunner().invoke(app, ["describe", str(folder / "examples.jsonl"), "-n", "50", *where])
-    assert result.exit_code == 1, result.output
-    return result.stderr
+    return CliRunner().invoke(app, ["describe", str(folder / "examples.jsonl"), "-n", "2", *where])
 
 
-def test_junk_is_asked_for_and_refused(server: Server, tmp_path: Path) -> None:
-    said = describe(server, tmp_path, "embedded")
-    assert "of 50 descriptions after" in said and f"nothing new in the last {PATIENCE}" in said
-    assert "refused:" in said
+def test_what_it_answers_is_read_and_judged(server: Server, tmp_path: Path) -> None:
+    result = describe(server, tmp_path, "embedded")
+    assert "of 2 descriptions after 1 request" in result.stdout, result.output
+    written = (tmp_path / "descriptions.txt").read_text().splitlines()
+    assert len(written) == 2 if result.exit_code == 0 else "nothing new in the last" in result.stderr
 
 
-def test_the_servers_own_errors_are_told(server: Server, tmp_path: Path) -> None:
-    said = describe(server, tmp_path, "no-such-model")
-    assert f"{server.url}/v1/ refused the request" in said and "no-such-model" in said
+def test_its_errors_are_told(server: Server, tmp_path: Path) -> None:
+    result = describe(server, tmp_path, "no-such-model")
+    assert result.exit_code == 1
+    assert f"{server.url}/v1/ refused the request" in result.stderr and "no-such-model" in result.stderr
