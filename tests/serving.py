@@ -48,7 +48,7 @@ class Server:
         application = config["applications"][0] | {"runtime_env": {}}
         application["args"]["engine"] |= {"rows": 16, "adapter_slots": 4, "host_cache_mb": 8, "max_length": None}
         application["args"]["limits"] |= {"max_tokens": 400}
-        application["args"]["timeouts"] |= {"encode_s": 6.0}
+        application["args"]["timeouts"] |= {"encode_s": 15.0}
         for deployment in application["deployments"]:
             deployment.pop("autoscaling_config", None)
             deployment |= {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0.1}}

@@ -27,4 +27,4 @@ def test_what_it_answers_is_read_and_judged(server: Server, tmp_path: Path) -> N
 def test_its_errors_are_told(server: Server, tmp_path: Path) -> None:
     result = describe(server, tmp_path, "no-such-model")
     assert result.exit_code == 1
-    assert f"{server.url}/v1/ refused the request" in result.stderr and "no-such-model" in result.stderr
+    assert f"{server.url}/v1/ refused the request" in result.stderr and "no such model" in result.stderr
