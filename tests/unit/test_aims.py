@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2l.checkpoint import read_info
 from t2l.cluster import evaluators
@@ -19,6 +20,8 @@ from t2l.lora import LoraWeights
 from t2l.lora.library import LibraryEntry, Manifest
 from t2l.lora.peft_io import save_peft
 from t2l.tasks.universe import universe
+from t2l.train.state import CheckpointStore
+from t2l.train.validations import Validation
 
 SUITE = universe(None)
 
@@ -129,12 +132,14 @@ def test_a_one_hot_checkpoint_is_asked_about_tasks_that_it_knows(tmp_path: Path)
 
 
 def test_a_runs_folder_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
-    for step in (5, 10):
-        copy_of_shipped(tmp_path / "run" / "checkpoints" / f"step-{step:06}")
-    assert find_checkpoint(tmp_path / "run").name in ("step-000005", "step-000010")
-    assert find_checkpoint(CHECKPOINT_DIR) == CHECKPOINT_DIR.absolute()
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000010")
+    store = CheckpointStore(tmp_path / "run", keep=2)
+    for step, score in ((5, 0.5), (10, 0.25)):
+        store.save(step, {"weight": torch.zeros(1)}, lambda folder, *_: (folder / "config.json").touch())
+        store.validations.write(Validation(step, score, {}, 0.1))
     assert find_checkpoint(tmp_path / "run").name == "step-000005"
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000005")
+    assert find_checkpoint(tmp_path / "run").name == "step-000010"
+    assert find_checkpoint(CHECKPOINT_DIR) == CHECKPOINT_DIR.absolute()
 
 
 class Pretended:

@@ -74,7 +74,8 @@ def test_choice_finds_the_letter(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["1", "`1`", "(1)", "1: a man, who has 2 dogs", "1 he rides on", "Option 1", "The answer is 1.", "It is (1)"]
+    "answer",
+    ["1", "`1`", "(1)", "1: a man, who has 2 dogs", "1 he rides on", "Option 1", "The answer is 1.", "It is (1)"],
 )
 def test_labels_may_be_digits(answer: str) -> None:
     assert choice(answer, "1") == 1
@@ -89,8 +90,8 @@ def test_not_every_digit_is_a_label(answer: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("True", "true"), ("`false`", "false"), ("false, since it rains", "false"), ("Yes, it is", "true"), ("no", "false"),
-        ("The statement is true.", "true"), ("That is not true", "false"), ("not false", "true"), ("true or false", ""),
+        ("True", "true"), ("`false`", "false"), ("false, since it rains", "false"), ("Yes, it is", "true"),
+        ("no", "false"), ("The statement is true.", "true"), ("That is not true", "false"), ("not false", "true"), ("true or false", ""),
         ("It has no name", ""), ("", ""), ("untrue", ""), ("1", ""),
     ],
 )  # fmt: skip

@@ -78,6 +78,9 @@ class Letters:
 
     feature_dim = 26
 
+    def identity(self) -> str:
+        return "letters"
+
     def encode(self, texts: Sequence[str]) -> TextFeatures:
         counts = torch.tensor([[float(text.count(chr(97 + i))) for i in range(26)] for text in texts])
         return TextFeatures(counts[:, None], torch.ones(len(texts), 1, dtype=torch.bool))
