@@ -20,6 +20,7 @@ NICE = {"unit": 15}
 
 def start(name: str) -> subprocess.Popen[bytes]:
     command = ["nice", "-n", str(NICE.get(name, 0)), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command += ["--durations=12", "--durations-min=5"]
     with (LOGS / f"{name}.log").open("wb") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command + LANES[name], cwd=ROOT, env=environment, stdout=log, stderr=log)

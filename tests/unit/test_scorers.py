@@ -91,7 +91,8 @@ def test_not_every_digit_is_a_label(answer: str) -> None:
     ("answer", "said"),
     [
         ("True", "true"), ("`false`", "false"), ("false, since it rains", "false"), ("Yes, it is", "true"),
-        ("no", "false"), ("The statement is true.", "true"), ("That is not true", "false"), ("not false", "true"), ("true or false", ""),
+        ("no", "false"), ("The statement is true.", "true"), ("That is not true", "false"), ("not false", "true"),
+        ("true or false", ""),
         ("It has no name", ""), ("", ""), ("untrue", ""), ("1", ""),
     ],
 )  # fmt: skip
