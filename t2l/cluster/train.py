@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import ray
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from t2l.cluster.faults import FaultWatch, own_error
 from t2l.cluster.own_errors import own_errors
@@ -252,7 +253,8 @@ def _resolved(config: RunConfig) -> Path:
 @contextmanager
 def shown(line: LiveLine) -> Iterator[Any]:
     """A status actor, shown by a thread until the block ends."""
-    status: Any = ray.remote(num_cpus=0)(Status).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may be lost
+    status: Any = ray.remote(num_cpus=0)(Status).options(scheduling_strategy=here).remote()
     done = threading.Event()
 
     def poll() -> None:
