@@ -117,7 +117,7 @@ def figures(answers: list[Answer], seconds: float) -> dict[str, float]:
 @contextmanager
 def application(settings: Settings) -> Iterator[None]:
     """The real application on a local Ray of its own, on PORT."""
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init("local", include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"port": PORT})
     try:
         serve.run(deployment(settings))

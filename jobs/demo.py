@@ -26,7 +26,7 @@ def train_on_local_ray() -> int:
     """Start a Ray of our own with a dashboard (which takes jobs), submit, and stop it again."""
     import ray
 
-    context = ray.init(include_dashboard=True, dashboard_port=0, log_to_driver=False)
+    context = ray.init(address="local", include_dashboard=True, dashboard_port=0, log_to_driver=False)
     try:
         return submit(f"http://{context.dashboard_url}")
     finally:

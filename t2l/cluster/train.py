@@ -195,6 +195,7 @@ def start_ray() -> None:
     """Join the cluster that RAY_ADDRESS or `ray job submit` names, else start one on this machine."""
     if not ray.is_initialized():
         ray.init(
+            os.environ.get("RAY_ADDRESS", "local"),  # not whatever a stopped cluster left a note of
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False,
