@@ -9,7 +9,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export GRADIO_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo serve test install lint clean
+.PHONY: demo serve test test-slow install lint clean
 
 demo: install
 	$(BIN)/python jobs/demo.py
@@ -20,6 +20,11 @@ serve: install
 
 test: install lint
 	$(BIN)/python tests/lanes.py
+
+# Every fault in one run, elastic workers, two nodes: minutes each.
+test-slow: install
+	T2L_SLOW=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_elastic.py \
+	  tests/integration/test_nodes.py
 
 lint: install
 	$(BIN)/ruff check .

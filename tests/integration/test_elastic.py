@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import ray
+from slow import slow
 from test_resume import losses
 from tiny import tiny_settings
 
@@ -53,7 +53,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif("T2L_SLOW" not in os.environ, reason="three starts of three workers: set T2L_SLOW=1")
+@slow
 def test_a_run_shrinks_and_grows_with_the_cluster(cluster: str, tiny_base: Path, tmp_path: Path) -> None:
     settings = tiny_settings(tiny_base, tmp_path, steps=400, checkpoint_every=5, eval_every=400, report_inputs=0)
     config = parse_config(settings | {"cluster": {"num_workers": [2, 3], "start_timeout_s": 20}})

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import ray.cloudpickle
 import ray.train
+from slow import slow
 from test_resume import job, kill_at, losses, scores
 
 from t2l.cluster import train as ray_train
@@ -65,6 +66,7 @@ def train_with_deaths(config: RunConfig) -> None:
         complete(config, ray_train.validate_in_task(config, False, status))
 
 
+@slow
 def test_every_fault_in_one_run(
     whole_run: Finished, whole_config: RunConfig, tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,11 +7,14 @@ import pytest
 import torch
 from nodes import STAGES, two_nodes
 from safetensors.torch import load_file
+from slow import slow
 from tiny import tiny_settings
 
 from t2l.cluster.alone import train_alone
 from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, dump_config, parse_config
+
+pytestmark = slow
 
 
 @pytest.fixture(scope="module")
