@@ -14,7 +14,6 @@ same dtype and device.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
+from result import finish
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l import TextToLora
@@ -141,10 +141,7 @@ def main() -> None:
     where = {"device": name, "threads": torch.get_num_threads(), **machine()}
     head = {"benchmark": "evaluate_peft", "machine": where, "versions": versions()}
     results = [compare(arguments.tasks, inputs, arguments.device) for inputs in arguments.inputs]
-    line = json.dumps(head | {"results": results})
-    if arguments.out:
-        arguments.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    finish(head | {"results": results}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ ratio: what the loader makes in the time that a step takes, over what the step t
 """
 
 import argparse
-import json
 import os
 import random
 import statistics
@@ -29,6 +28,7 @@ from typing import Any
 
 import psutil
 import torch
+from result import finish
 
 from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, load_config
@@ -163,10 +163,7 @@ def main() -> None:
             f"waiting {run['waiting_share']:.1%}, loader/step {found[name]['ratio']:.1f}",
             flush=True,
         )
-    line = json.dumps(head | {"machine": machine_now, "loader": rates, "runs": found})
-    if arguments.out:
-        arguments.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    finish(head | {"machine": machine_now, "loader": rates, "runs": found}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ over rounds of one round's times; who goes first changes from round to round.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from result import finish
 from sft_step import machine, wait
 from transformers import PreTrainedTokenizerBase
 
@@ -111,10 +111,7 @@ def main() -> None:
     for name, speed in results["adapters_per_minute"].items():
         print(f"{name:8} {speed:8.1f} adapters a minute ({arguments.steps} steps of {arguments.rows} rows each)")
     head = {"benchmark": "oracles", "tasks": len(tasks), "steps": arguments.steps, "rows": arguments.rows}
-    line = json.dumps(head | {"parameters": base.spec.num_parameters, "machine": machine_now} | results)
-    if arguments.out:
-        arguments.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    finish(head | {"parameters": base.spec.num_parameters, "machine": machine_now} | results, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ http        POST /v1/chat/completions with the description, streaming, to the fi
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import aiohttp
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from result import finish
 from serve_load import PORT, Question, application, ask, questions, where
 from transformers import AutoTokenizer
 
@@ -93,10 +93,7 @@ def main() -> None:
     parser.add_argument("--descriptions", type=int, default=40)
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
-    line = json.dumps(run(arguments))
-    if arguments.out:
-        arguments.out.write_text(line + "\n")
-    print(line)
+    finish(run(arguments), arguments.out)
 
 
 if __name__ == "__main__":

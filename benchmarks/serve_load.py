@@ -26,6 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from result import finish
+
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for `serve`, which is a folder of the checkout
 
 import aiohttp
@@ -202,10 +204,7 @@ def main() -> None:
     result = serve_and_measure(asked, arguments)
     wrong = mixed_up(asked, result["cold_answers"])
     peft = peft_mixed(len(asked), arguments.peft_tokens)
-    line = json.dumps(summary(result, peft, wrong, asked))
-    if arguments.out:
-        arguments.out.write_text(line + "\n")
-    print(line)
+    finish(summary(result, peft, wrong, asked), arguments.out)
 
 
 if __name__ == "__main__":

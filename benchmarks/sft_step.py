@@ -16,7 +16,6 @@ Axes: B rows, T tokens of the longest row.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -29,6 +28,7 @@ import peft
 import torch
 import transformers
 from per_token import IGNORED, PerTokenModule, spread
+from result import finish
 from torch import Tensor, nn
 
 from t2l.config import RunConfig, SftConfig, load_config
@@ -208,10 +208,7 @@ def main() -> None:
     for name, peer in results["peers"].items():
         print(f"{name:10} {peer['tokens_per_s']:10,.0f} tokens/s {peer['ms_per_step']:10,.1f} ms a step")
     head = {"benchmark": "sft_step", "rows": arguments.batch, "steps": arguments.steps, "machine": machine_now}
-    line = json.dumps(head | results)
-    if arguments.out:
-        arguments.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    finish(head | results, arguments.out)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result import finish
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
@@ -134,10 +135,7 @@ def main() -> None:
             found, given = measure(folder, size, True, out)
             found["gradient_error"] = float((given - expected).norm() / expected.norm())
             result[f"partitioned_{size}"] = found
-    line = json.dumps(result)
-    if arguments.out:
-        arguments.out.write_text(line + "\n")
-    print(line)
+    finish(result, arguments.out)
 
 
 if __name__ == "__main__":

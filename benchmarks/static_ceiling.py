@@ -8,10 +8,11 @@ same domain would give. Tasks of a domain share their inputs, so nothing in the 
 """
 
 import argparse
-import json
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
+
+from result import finish
 
 from t2l.tasks.universe import Program, full_splits
 from t2l.tasks.vocabulary import Input
@@ -49,10 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = {"held_out": "test", "novel": "novel"}
     found = {name: ceiling(split, arguments.inputs) for name, split in names.items()}
-    line = json.dumps({"benchmark": "static_ceiling", "inputs_per_task": arguments.inputs, "exact_match": found})
-    if arguments.out:
-        arguments.out.write_text(line + "\n")
-    print(line)
+    finish({"benchmark": "static_ceiling", "inputs_per_task": arguments.inputs, "exact_match": found}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A worker holds its part of every decoder layer (torch's FSDP2). A layer is gathe
 forward pass and again in the backward pass, while the next one is on its way. Embeddings, last norm and head stay whole
 on every worker: they are used by themselves, may share their weights, and are 3 % of a 70B model.
 
-So all workers have to call the model equally often, and in the same order: see `encode_descriptions`.
+So all workers have to call the model equally often, and in the same order: see `make_table` of t2l/cluster/worker.py.
 """
 
 from pathlib import Path

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-import runpy
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,9 @@ def test_three_peers_are_measured_on_the_same_batches(tmp_path: Path) -> None:
     assert peers["per_token"]["losses"] == pytest.approx(peers["ours"]["losses"], rel=1e-4), "one method, done twice"
 
 
-def test_the_evaluation_and_peft_give_the_same_answers() -> None:
-    result = runpy.run_path(str(SCRIPT.with_name("evaluate_peft.py")))["compare"](tasks=1, inputs=3, device="cpu")
+def test_the_evaluation_and_peft_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    result = import_module("evaluate_peft").compare(tasks=1, inputs=3, device="cpu")
     assert (result["questions"], result["adapters"], result["same_answers"]) == (3, 3, 1)
     assert result["scores"]["ours"] == result["scores"]["peft"]
     assert result["ratio"] > 0

@@ -35,7 +35,6 @@ def test_trials_end_and_leave_nothing_held(
     cluster: str, tiny_base: Path, whole_run: Finished, whole_config: RunConfig, tmp_path: Path
 ) -> None:
     assert whole_run.outcome.step == whole_config.train.steps
-    before = held()  # by the served application, if other tests have started it
     runs = {
         "before": trial("before", tiny_base, tmp_path, steps=4),
         "whole": whole_config,
@@ -50,9 +49,9 @@ def test_trials_end_and_leave_nothing_held(
     assert not (runs["before"].run_dir / "metrics.jsonl").exists(), "it was not started"
     assert TrialFolder(runs["low"].run_dir).validations()[-1].step < 4_000
     deadline = time.monotonic() + PATIENCE_S
-    while held() != before and time.monotonic() < deadline:
+    while held() and time.monotonic() < deadline:  # Ray gives what a worker held back a little after its end
         time.sleep(0.2)
-    assert held() == before
+    assert held() == {}
 
     rows = read_rows(runs, ["hypernet.variant"])
     write_csv(rows, tmp_path / "results.csv")
