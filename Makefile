@@ -18,7 +18,7 @@ demo: install
 serve: install
 	$(BIN)/python -m serve.ui & trap "kill $$!" EXIT; $(BIN)/serve run serve.app:deployment
 
-test: install lint
+test: install
 	$(BIN)/python tests/lanes.py
 
 # Every fault in one run, elastic workers, two nodes: minutes each.

@@ -1,9 +1,9 @@
-"""All tests, in three lanes at once. Most of them wait for processes to start, so one lane runs in the gaps of another.
+"""Lint and all tests, in four lanes at once. Much of it waits for processes to start: one runs in the gaps of others.
 
     python tests/lanes.py            # what `make test` runs; each lane's log is in runs/tests/ too
     python -m pytest tests/unit      # one lane by itself
 
-Serving and training have a Ray of their own each; unit tests give way to both.
+Serving and training have a Ray of their own each; what needs none gives way to both.
 """
 
 import os
@@ -14,16 +14,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "runs" / "tests"
-LANES = {"serving": ["tests/serving"], "training": ["tests/integration", "tests/gpu"], "unit": ["tests/unit"]}
-NICE = {"unit": 19}  # Ray runs its workers at 15
+PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=12", "--durations-min=5")
+GIVE_WAY = ("nice", "-n", "19")  # Ray runs its workers at 15
+LANES = {
+    "serving": (*PYTEST, "tests/serving"),
+    "training": (*PYTEST, "tests/integration", "tests/gpu"),
+    "unit": (*GIVE_WAY, *PYTEST, "tests/unit"),
+    "lint": (*GIVE_WAY, "make", "lint"),
+}
+# One thread a process, as there are many; each of them reads our own modules as bytecode.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def start(name: str) -> subprocess.Popen[bytes]:
-    command = ["nice", "-n", str(NICE.get(name, 0)), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    command += ["--durations=12", "--durations-min=5"]
     with (LOGS / f"{name}.log").open("wb") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command + LANES[name], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(LANES[name], cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
 
 
 def main() -> int:

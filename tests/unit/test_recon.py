@@ -24,7 +24,7 @@ def library() -> LoraWeights:
 
 
 def make(variant: str = "L", **train: object) -> tuple[ReconModule, RunConfig]:
-    recon = ReconConfig.model_validate({"steps": 300, "tasks_per_step": TASKS, "lr": 3e-3, **train})
+    recon = ReconConfig.model_validate({"steps": 100, "tasks_per_step": TASKS, "lr": 1e-2, **train})
     hypernet = HypernetConfig(variant=variant, latent_size=16, head_input_size=32, dropout=0.0)  # type: ignore[arg-type]
     config = RunConfig(hypernet=hypernet, condition="one_hot", train=recon)
     torch.manual_seed(1)
@@ -83,10 +83,11 @@ def test_shares_of_workers_and_micro_batches_add_up() -> None:
 def test_adapters_come_out_in_the_librarys_order() -> None:
     module, config = make("L")
     engine = TorchEngine(module, config.train)
-    for step in range(150):
-        [batch] = ReconSteps(config, numbers())[step]
+    steps = ReconSteps(config, numbers())
+    for step in range(config.train.steps):
+        [batch] = steps[step]
         engine.backward(engine.forward(batch, features(batch.description_index_B)))
-        engine.step(3e-3)
+        engine.step(config.train.lr)
     found = features(torch.arange(TASKS))
     weights, targets = module.model(found.states_N_T_D, found.mask_N_T).detach(), library()
     for j in range(TASKS):

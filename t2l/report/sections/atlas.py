@@ -5,6 +5,7 @@ Axes: N tasks, E embedding.
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -81,4 +82,5 @@ def _tsne(kernel_N_N: Tensor) -> np.ndarray:
     components = vectors[:, -_COMPONENTS:] * values[-_COMPONENTS:].clamp(min=0).sqrt()
     components /= components.norm(dim=1).mean()
     perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components.numpy())
+    tsne = cast(Any, TSNE(perplexity=perplexity, init="pca", random_state=0))  # pyright takes 14 s to infer its results
+    return tsne.fit_transform(components.numpy())
