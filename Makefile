@@ -9,7 +9,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export GRADIO_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo serve test test-slow install lint clean
+.PHONY: demo serve test test-slow bench bench-check install lint clean
 
 demo: install
 	$(BIN)/python jobs/demo.py
@@ -25,6 +25,14 @@ test: install
 test-slow: install
 	T2L_SLOW=1 $(BIN)/python -m pytest tests/integration/test_faults.py tests/integration/test_elastic.py \
 	  tests/integration/test_nodes.py
+
+# Draw the committed results of benchmarks/ into the README.
+bench: install
+	$(BIN)/python benchmarks/draw.py
+
+# Run the small benchmarks here, and hold their ratios to the committed ones.
+bench-check: install
+	$(BIN)/python benchmarks/check.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,23 +15,20 @@ same dtype and device.
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
+from harness import finish, head, timed
 from peft import PeftModel
-from result import finish
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l import TextToLora
 from t2l.evaluation.methods import TRAINED
 from t2l.evaluation.questions import Question, questions
-from t2l.evaluation.records import machine, versions
 from t2l.evaluation.scorers import exact_match
 from t2l.evaluation.suite import Evaluation
 from t2l.lora.library import Library
@@ -40,14 +37,10 @@ from t2l.tasks.universe import universe
 from t2l.text.prompts import PromptFormat
 from t2l.train.base import load_base
 
-T = TypeVar("T")
-
 
 def make_library(t2l: TextToLora, descriptions: Sequence[str], folder: Path) -> float:
     """A PEFT folder for each description; gives the seconds that making the adapters took."""
-    start = time.perf_counter()
-    weights = t2l.generate(descriptions).weights.to("cpu")
-    seconds = time.perf_counter() - start
+    seconds, weights = timed(lambda: t2l.generate(descriptions).weights.to("cpu"))
     for number in range(len(descriptions)):
         save_peft(weights, number, folder / str(number), t2l.origin.base)
     return seconds
@@ -86,12 +79,6 @@ def generate(
     return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
-def timed(function: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter()
-    result = function()  # ends with texts on the host: nothing is left running on the device
-    return result, time.perf_counter() - start
-
-
 def compare(tasks: int, inputs: int, device: str) -> dict[str, Any]:
     t2l = TextToLora.from_pretrained(device=device)
     described = questions(TRAINED["description"], "unseen", universe(None).test[:tasks], inputs)
@@ -107,8 +94,8 @@ def compare(tasks: int, inputs: int, device: str) -> dict[str, Any]:
         evaluation.answer(asked[:8])
         base, tokenizer = load_base(t2l.config.base, device)
         peft_answers(base, tokenizer, asked[:1], folder)
-        ours, our_seconds = timed(lambda: evaluation.answer(asked))
-        peft, peft_seconds = timed(lambda: peft_answers(base, tokenizer, asked, folder))
+        our_seconds, ours = timed(lambda: evaluation.answer(asked))
+        peft_seconds, peft = timed(lambda: peft_answers(base, tokenizer, asked, folder))
     return {
         "tasks": tasks,
         "inputs": inputs,
@@ -137,11 +124,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
-    where = {"device": name, "threads": torch.get_num_threads(), **machine()}
-    head = {"benchmark": "evaluate_peft", "machine": where, "versions": versions()}
+    result = head("evaluate_peft", arguments.device)
     results = [compare(arguments.tasks, inputs, arguments.device) for inputs in arguments.inputs]
-    finish(head | {"results": results}, arguments.out)
+    finish(result | {"results": results}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
-import torch
-from result import finish
+from harness import finish, head
 
 from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, load_config
@@ -122,11 +120,6 @@ def runs(settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
                 yield f"{where}, {name}", run_job(Path(folder), name, settings, *flags)
 
 
-def machine(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    return {"device": name, "cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__}
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -148,8 +141,7 @@ def main() -> None:
         "train.report_inputs=0",
     ]
     config = load_config(None, overrides)
-    head = {"benchmark": "loader", "tasks": TASKS, "descriptions": TASKS * config.data.num_descriptions}
-    machine_now = machine(arguments.device)
+    result = head("loader", arguments.device, tasks=TASKS, descriptions=TASKS * config.data.num_descriptions)
     rates = loader_rates(load_config(None, [*overrides, f"train.steps={arguments.loader_steps}"]))
     for name, rate in rates.items():
         print(f"{name:20} {rate['samples_per_s']:10,.0f} samples/s {rate['tokens_per_s']:12,.0f} tokens/s", flush=True)
@@ -163,7 +155,7 @@ def main() -> None:
             f"waiting {run['waiting_share']:.1%}, loader/step {found[name]['ratio']:.1f}",
             flush=True,
         )
-    finish(head | {"machine": machine_now, "loader": rates, "runs": found}, arguments.out)
+    finish(result | {"loader": rates, "runs": found}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,10 @@ over rounds of one round's times; who goes first changes from round to round.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from result import finish
-from sft_step import machine, wait
+from harness import finish, head, in_turn, median_seconds, ratios
 from transformers import PreTrainedTokenizerBase
 
 from t2l.checkpoint import read_info
@@ -38,9 +34,8 @@ def alike(tasks: Sequence[Task], number: int) -> list[Task]:
     return ordered[first : first + number]
 
 
-class Taken(NamedTuple):
-    seconds: float
-    adapters: dict[str, LoraWeights]
+Adapters = dict[str, LoraWeights]
+"""By task."""
 
 
 def train_all(
@@ -49,36 +44,17 @@ def train_all(
     tasks: Sequence[Task],
     training: OracleTraining,
     at_once: int,
-) -> Taken:
-    wait()
-    start = time.perf_counter()
+) -> Adapters:
     rounds = train_loras(base, tokenizer, tasks, training, at_once)
-    adapters = {done.task.name: done.weights for round_ in rounds for done in round_.finished}
-    wait()
-    return Taken(time.perf_counter() - start, adapters)
+    return {done.task.name: done.weights for round_ in rounds for done in round_.finished}
 
 
-def largest_difference(one: Taken, other: Taken) -> float:
+def largest_difference(one: Adapters, other: Adapters) -> float:
     """Of any weight, relative to the largest weight of its tensor."""
     pairs = (
-        (a, b)
-        for task, weights in one.adapters.items()
-        for a, b in zip(weights.tensors(), other.adapters[task].tensors(), strict=True)
+        (a, b) for task, weights in one.items() for a, b in zip(weights.tensors(), other[task].tensors(), strict=True)
     )
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
-
-
-def summary(rounds: Sequence[dict[str, Taken]], num_tasks: int) -> dict[str, Any]:
-    per_minute = {
-        name: statistics.median(num_tasks / r[name].seconds * 60 for r in rounds) for name in ("at_once", "one")
-    }
-    ratios = [r["one"].seconds / r["at_once"].seconds for r in rounds]
-    return {
-        "adapters_per_minute": per_minute,
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "largest_difference": largest_difference(rounds[0]["one"], rounds[0]["at_once"]),
-    }
 
 
 def parse() -> argparse.Namespace:
@@ -101,17 +77,19 @@ def main() -> None:
     training = OracleTraining(
         steps=arguments.steps, rows=arguments.rows, eval_every=arguments.steps, validation_examples=arguments.rows
     )
-    machine_now = machine(arguments.device)
+    settings = {"tasks": len(tasks), "steps": arguments.steps, "rows": arguments.rows}
+    result = head("oracles", arguments.device, **settings, parameters=base.spec.num_parameters)
     sizes = {"at_once": len(tasks), "one": 1}
-    rounds: list[dict[str, Taken]] = []
-    for number in range(1 + arguments.rounds):
-        order = list(sizes) if number % 2 else list(sizes)[::-1]
-        rounds.append({name: train_all(base, tokenizer, tasks, training, sizes[name]) for name in order})
-    results = summary(rounds[1:], len(tasks))
-    for name, speed in results["adapters_per_minute"].items():
+    peers = {
+        name: lambda _, size=size: train_all(base, tokenizer, tasks, training, size) for name, size in sizes.items()
+    }
+    rounds = in_turn(peers, arguments.rounds)
+    result["adapters_per_minute"] = {name: len(tasks) / median_seconds(rounds, name) * 60 for name in sizes}
+    result["ratios"] = ratios(rounds, "at_once")
+    result["largest_difference"] = largest_difference(rounds[0]["one"].value, rounds[0]["at_once"].value)
+    for name, speed in result["adapters_per_minute"].items():
         print(f"{name:8} {speed:8.1f} adapters a minute ({arguments.steps} steps of {arguments.rows} rows each)")
-    head = {"benchmark": "oracles", "tasks": len(tasks), "steps": arguments.steps, "rows": arguments.rows}
-    finish(head | {"parameters": base.spec.num_parameters, "machine": machine_now} | results, arguments.out)
+    finish(result, arguments.out)
 
 
 if __name__ == "__main__":

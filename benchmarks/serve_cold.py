@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from harness import finish, head
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from result import finish
-from serve_load import PORT, Question, application, ask, questions, where
+from serve_load import PORT, Question, application, ask, questions
 from transformers import AutoTokenizer
 
 from serve.protocol import AdapterRef, GenerateRequest, Sampling
@@ -80,11 +80,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         times = asyncio.run(measure(asked, list(ids)))[5:]  # the first ones warm up
     middle = {name: statistics.median(row[name] for row in times) for name in times[0]}
     return {
-        "benchmark": "serve_cold",
         "descriptions": len(times),
         "milliseconds": middle,
         "generation_and_transfer_ms": statistics.median(row["generation"] + row["transfer"] for row in times),
-        **where(),
     }
 
 
@@ -93,7 +91,8 @@ def main() -> None:
     parser.add_argument("--descriptions", type=int, default=40)
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
-    finish(run(arguments), arguments.out)
+    result = head("serve_cold")
+    finish(result | run(arguments), arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,16 +21,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from result import finish
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # for `serve`, which is a folder of the checkout
-
 import aiohttp
 import ray
+from harness import finish, head
 from ray import serve
 
 from serve.app import deployment
@@ -129,14 +124,6 @@ def application(settings: Settings) -> Iterator[None]:
         ray.shutdown()
 
 
-def where() -> dict[str, Any]:
-    """Machine and versions."""
-    return {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("ray", "torch", "transformers", "peft")},
-    }
-
-
 def serve_and_measure(asked: list[Question], arguments: argparse.Namespace) -> dict[str, Any]:
     """Put the application under load, base and adapted in turns."""
     rows = len(asked)
@@ -170,7 +157,7 @@ def peft_mixed(clients: int, tokens: int) -> dict[str, Any]:
     return json.loads(output.strip().splitlines()[-1])
 
 
-def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int, asked: list[Question]) -> dict[str, Any]:
+def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int) -> dict[str, Any]:
     rounds = result["rounds"]
     middle = {
         side: {key: statistics.median(r[side][key] for r in rounds) for key in rounds[0][side]}
@@ -178,8 +165,6 @@ def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int, asked: lis
     }
     ratios = [r["adapted"]["tokens_per_s"] / r["base"]["tokens_per_s"] for r in rounds]
     return {
-        "benchmark": "serve_load",
-        "clients": len(asked),
         "adapted_over_base": statistics.median(ratios),
         "adapted_over_base_by_round": ratios,
         "adapted_over_peft_mixed_batch": middle["adapted"]["tokens_per_s"] / peft["tokens_per_s"],
@@ -187,7 +172,6 @@ def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int, asked: lis
         **middle,
         "cold": result["cold"],
         "peft_mixed_batch": peft,
-        **where(),
     }
 
 
@@ -201,10 +185,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     asked = questions(arguments.clients)
-    result = serve_and_measure(asked, arguments)
-    wrong = mixed_up(asked, result["cold_answers"])
+    result = head("serve_load", clients=len(asked))
+    served = serve_and_measure(asked, arguments)
+    wrong = mixed_up(asked, served["cold_answers"])
     peft = peft_mixed(len(asked), arguments.peft_tokens)
-    finish(summary(result, peft, wrong, asked), arguments.out)
+    finish(result | summary(served, peft, wrong), arguments.out)
 
 
 if __name__ == "__main__":

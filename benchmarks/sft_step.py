@@ -1,214 +1,235 @@
 """Tokens/s of a whole SFT step (forward, backward, optimizer): ours beside two peers, alternating in one run.
 
-    python benchmarks/sft_step.py --device cpu --out benchmarks/results/sft_step_cpu.json
-    python benchmarks/sft_step.py --device cuda --batch 256 --steps 50
+    python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
+    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 4 --peer-parts 16 --prompt 160 \
+        --compile --out benchmarks/results/sft_step_h200.json
 
-ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss.
+ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss, with the
+    rows of a step in micro-batches of like length.
 peft: PEFT with ONE shared LoRA and no hypernetwork, as a plain Hugging Face Trainer trains it: logits of all tokens.
 per_token: our hypernetwork and loss, but adapters applied as upstream does (benchmarks/per_token.py), and three host
-    syncs a step.
+    syncs a micro-batch.
 
-All take the same real batches of the universe on the embedded base, fp32 on a CPU and bf16 on a GPU. Left out of the
-timing: making batches and encoding descriptions (the job does that once). A ratio is the median over rounds of one
-round's times, so that what else the machine does hits both sides.
+A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
+same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
+Left out of the timing: making batches and encoding descriptions (the job does that once).
+`losses`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the most that a step
+takes on a GPU beyond what lies there between steps.
 
 Axes: B rows, T tokens of the longest row.
 """
 
 import argparse
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import math
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import mean
+from typing import Any
 
 import peft
 import torch
-import transformers
+from harness import Round, finish, head, in_turn, median_seconds, ratios
 from per_token import IGNORED, PerTokenModule, spread
-from result import finish
+from shapes import NAMES, random_base
 from torch import Tensor, nn
 
 from t2l.config import RunConfig, SftConfig, load_config
-from t2l.data.collate import SftBatch
-from t2l.data.descriptions import DescriptionNumbers, DescriptionTable
-from t2l.data.steps import SftSteps
-from t2l.data.suite import build_suite
+from t2l.data.collate import Row, SftBatch, collate, micro_batches
+from t2l.data.descriptions import DescriptionTable
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
-from t2l.text.encoder import build_encoder
-from t2l.train.base import build_spec, load_base
+from t2l.train.base import build_spec
 from t2l.train.engine import TorchEngine, adamw, set_lr
-from t2l.train.loop import learning_rate
 from t2l.train.step import SftModule, seed_step
 
 WARM_UP_ROUNDS = 3
+FEATURES = 1024
+"""Of gte-large-en-v1.5, the paper's encoder."""
+LR = 1e-4
+VOCABULARY = 1000
+"""Of the random tokens."""
+GIB = 1 << 30
 
-Step = Callable[[SftBatch, float], Tensor]
-"""Trains on one batch at a learning rate; gives the loss without waiting for it."""
-
-
-def hypernet_step(kind: type[SftModule], config: RunConfig, table: DescriptionTable, device: str) -> Step:
-    """A step as t2l/train/loop.py takes it, on a base of its own; for the per-token peer with its three syncs."""
-    assert isinstance(config.train, SftConfig)
-    base, _ = load_base(config.base, device)
-    spec = build_spec(config.lora, base.config)
-    torch.manual_seed(config.seed)
-    module = kind(PerRowLora(base, spec), build_model(config, spec, base.config.hidden_size), config.train)
-    engine = TorchEngine(module, config.train, device)
-    module.train()
-
-    def step(batch: SftBatch, lr: float) -> Tensor:
-        losses = engine.forward(batch.to(device), table.lookup(batch.description_index_B))
-        engine.backward(losses)
-        engine.step(lr)
-        if kind is PerTokenModule:
-            for part in losses:
-                part.item()
-        return losses.total.detach()
-
-    return step
+Batches = Sequence[SftBatch]
+"""The micro-batches of one step."""
 
 
-def peft_step(config: RunConfig, device: str) -> Step:
+class HypernetPeer:
+    """A step as t2l/train/loop.py takes it, on a base of its own; for the per-token peer with its host syncs."""
+
+    def __init__(self, kind: type[SftModule], base: str, config: RunConfig, device: str, compiled: bool) -> None:
+        assert isinstance(config.train, SftConfig)
+        model = random_base(base, device)
+        spec = build_spec(config.lora, model.config)
+        lora = PerRowLora(model, spec)
+        if compiled:
+            for layer in model.get_submodule(spec.layers_path).children():
+                layer.compile(dynamic=True)
+        torch.manual_seed(config.seed)
+        self._module = kind(lora, build_model(config, spec, FEATURES), config.train)
+        self._engine = TorchEngine(self._module, config.train, device)
+        self._device, self._syncs = device, kind is PerTokenModule
+        states = torch.randn(config.train.tasks_per_step, 1, FEATURES, generator=torch.Generator().manual_seed(0))
+        texts = list(states.half().numpy())
+        self._table = DescriptionTable(len(texts), lambda numbers: [texts[number] for number in numbers], device)
+
+    def step(self, batches: Batches) -> None:
+        self._module.train()
+        for batch in batches:
+            losses = self._forward(batch)
+            self._engine.backward(losses)
+            if self._syncs:
+                for part in losses:
+                    part.item()
+        self._engine.step(LR)
+
+    @torch.no_grad()
+    def loss(self, batches: Batches) -> float:
+        self._module.eval()
+        return sum(float(self._forward(batch).fit) for batch in batches)
+
+    def _forward(self, batch: SftBatch) -> Any:
+        return self._engine.forward(batch.to(self._device), self._table.lookup(batch.description_index_B))
+
+
+class PeftPeer:
     """One LoRA for all rows. No attention mask: padding stands on the right, and without one attention is faster."""
-    base, _ = load_base(config.base, device)
-    lora = peft.LoraConfig(
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]
-        lora_dropout=config.lora.dropout,
-        use_rslora=config.lora.use_rslora,
-        target_modules=list(config.lora.target_modules),
-        task_type="CAUSAL_LM",
-    )
-    model = peft.get_peft_model(base, lora).train()
-    optimizer = adamw(model, config.train)
-    is_bf16 = base.dtype == torch.bfloat16
 
-    def step(batch: SftBatch, lr: float) -> Tensor:
-        batch = batch.to(device)
+    def __init__(self, base: str, config: RunConfig, device: str) -> None:
+        lora = peft.LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=config.lora.dropout,
+            use_rslora=config.lora.use_rslora,
+            target_modules=list(config.lora.target_modules),
+            task_type="CAUSAL_LM",
+        )
+        self._model = peft.get_peft_model(random_base(base, device), lora)
+        self._optimizer, self._clip, self._device = adamw(self._model, config.train), config.train.clip, device
+
+    def step(self, batches: Batches) -> None:
+        self._model.train()
+        for batch in batches:
+            (self._mean_loss(batch) / len(batches)).backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
+        set_lr(self._optimizer, LR)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    @torch.no_grad()
+    def loss(self, batches: Batches) -> float:
+        """The mean over tokens, not ours over sequences."""
+        self._model.eval()
+        return sum(float(self._mean_loss(batch)) for batch in batches) / len(batches)
+
+    def _mean_loss(self, batch: SftBatch) -> Tensor:
+        batch = batch.to(self._device)
         labels_B_T = spread(batch, batch.label_ids_K, IGNORED)
-        with torch.autocast(device, torch.bfloat16, enabled=is_bf16):
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._device == "cuda"):
             # Our batches hold no last token, so labels come shifted already.
-            loss = model(batch.input_ids_B_T, labels=labels_B_T, shift_labels=labels_B_T, use_cache=False).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
-        set_lr(optimizer, lr)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.detach()
-
-    return step
+            return self._model(batch.input_ids_B_T, labels=labels_B_T, shift_labels=labels_B_T, use_cache=False).loss
 
 
-class Taken(NamedTuple):
-    seconds: float
-    loss: float
+def draw_rows(number: int, prompt: int, answer: int, vocabulary: int, rng: random.Random) -> list[Row]:
+    """Prompts log-normal around a median length, answers from half to twice a mean length."""
+
+    def tokens(length: int) -> list[int]:
+        return [rng.randrange(vocabulary) for _ in range(length)]
+
+    def row(description: int) -> Row:
+        length = min(max(4, round(rng.lognormvariate(math.log(prompt), 0.5))), 4 * prompt)
+        return Row(tokens(length), tokens(rng.randint(max(1, answer // 2), 2 * answer - answer // 2)), description)
+
+    return [row(i) for i in range(number)]
 
 
-Round = dict[str, Taken]
-"""What each peer took for the same batch."""
+def in_order(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
+    """As they were drawn."""
+    cuts = [len(rows) * i // parts for i in range(parts + 1)]
+    return [rows[start:end] for start, end in pairwise(cuts)]
 
 
-def measure(steps: dict[str, Step], batches: list[SftBatch], config: RunConfig) -> list[Round]:
-    """One round a batch; who goes first changes from round to round."""
-    names, rounds = list(steps), []
-    for number, batch in enumerate(batches):
-        turn = number % len(names)
-        found: Round = {}
-        for name in names[turn:] + names[:turn]:
-            seed_step(config.seed, number, 0)
-            wait()
-            start = time.perf_counter()
-            loss = steps[name](batch, learning_rate(config, number))
-            wait()
-            found[name] = Taken(time.perf_counter() - start, float(loss))
-        rounds.append(found)
-    return rounds
+def cut(rows: Sequence[Row], arguments: argparse.Namespace, ours: bool) -> Batches:
+    parts = micro_batches(rows, arguments.parts) if ours else in_order(rows, arguments.peer_parts)
+    return [collate(part, len(rows), pad_id=0) for part in parts]
 
 
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def memory_of(step: Callable[[], None]) -> float:
+    """GiB that it takes at most beyond what lies there before; 0 on a CPU."""
+    if not torch.cuda.is_available():
+        step()
+        return 0.0
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / GIB
 
 
-def summary(rounds: list[Round], batches: list[SftBatch]) -> dict[str, Any]:
-    """Medians over the rounds after warm-up; losses of all rounds."""
-    timed, tokens = rounds[WARM_UP_ROUNDS:], [batch.count for batch in batches[WARM_UP_ROUNDS:]]
+def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, Any]:
+    """tokens: of each round, those to warm up included."""
+    mean_tokens = mean(tokens[WARM_UP_ROUNDS:])
     peers = {
         name: {
-            "tokens_per_s": statistics.median(n / r[name].seconds for n, r in zip(tokens, timed, strict=True)),
-            "ms_per_step": statistics.median(r[name].seconds for r in timed) * 1e3,
-            "losses": [r[name].loss for r in rounds],
+            "tokens_per_s": mean_tokens / median_seconds(rounds, name),
+            "ms_per_step": median_seconds(rounds, name) * 1e3,
+            "memory_gib": max(taken[name].value for taken in rounds),
         }
         for name in rounds[0]
     }
-    others = [name for name in peers if name != "ours"]
-    ratios = {name: [r[name].seconds / r["ours"].seconds for r in timed] for name in others}
-    return {
-        "peers": peers,
-        "ratios": {f"ours/{name}": statistics.median(values) for name, values in ratios.items()},
-        "ratio_ranges": {f"ours/{name}": [min(values), max(values)] for name, values in ratios.items()},
-        "tokens_per_step": statistics.mean(tokens),
-        "tokens_with_padding": statistics.mean(batch.input_ids_B_T.numel() for batch in batches[WARM_UP_ROUNDS:]),
-    }
-
-
-def machine(device: str) -> dict[str, Any]:
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
-    }
-
-
-def prepare(config: RunConfig, device: str) -> tuple[list[SftBatch], DescriptionTable]:
-    """All batches and encoded descriptions, by a base that no peer changes."""
-    base, tokenizer = load_base(config.base, device)
-    tasks = build_suite(config.data).train
-    numbers = DescriptionNumbers.of("description", tasks, config.data.num_descriptions)
-    encoder = build_encoder(config.encoder, base, tokenizer)
-    steps = SftSteps(config, tasks, numbers, tokenizer)
-    batches = [batch for (batch,) in steps.loader(0, pin=device == "cuda")]
-    return batches, DescriptionTable.encode(numbers.texts, encoder, device)
+    return {"peers": peers, "ratios": ratios(rounds), "tokens_per_step": mean_tokens}
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--steps", type=int, default=30, help="measured rounds (default 30)")
-    parser.add_argument("--batch", type=int, default=64, help="rows, each with an adapter of its own (default 64)")
+    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser.add_argument("--steps", type=int, default=15, help="measured rounds (default 15)")
+    parser.add_argument("--rows", type=int, default=64, help="of a step, each with an adapter of its own (default 64)")
+    parser.add_argument("--parts", type=int, default=4, help="micro-batches of our step (default 4)")
+    parser.add_argument("--peer-parts", type=int, default=4, help="micro-batches of the peers' steps (default 4)")
+    parser.add_argument("--prompt", type=int, default=24, help="median tokens of a prompt (default 24)")
+    parser.add_argument("--answer", type=int, default=8, help="mean tokens of an answer (default 8)")
+    parser.add_argument("--compile", action="store_true", help="compile the layers of our base")
     parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    device, rng = arguments.device, random.Random(0)
+    overrides = ["hypernet.variant=L", "encoder.kinds=[sentence]", f"train.tasks_per_step={arguments.rows}"]
+    config = load_config(None, overrides)  # sizes of hypernetwork and LoRA are the paper's by default
+    peers = {
+        "ours": HypernetPeer(SftModule, arguments.base, config, device, arguments.compile),
+        "peft": PeftPeer(arguments.base, config, device),
+        "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device, compiled=False),
+    }
+    steps = range(WARM_UP_ROUNDS + arguments.steps)
+    drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
+    batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
+    losses = {name: peer.loss(batches[name][0]) for name, peer in peers.items()}
+
+    def step(name: str, number: int) -> float:
+        seed_step(config.seed, number, 0)
+        return memory_of(partial(peers[name].step, batches[name][number]))
+
+    rounds = in_turn({name: partial(step, name) for name in peers}, arguments.steps, WARM_UP_ROUNDS)
+    tokens = [sum(batch.count for batch in one) for one in batches["ours"]]
+    computed = {
+        name: mean(sum(batch.input_ids_B_T.numel() for batch in one) for one in batches[name]) for name in peers
+    }
+    return {"losses": losses, "tokens_with_padding": computed, **summary(rounds, tokens)}
+
+
 def main() -> None:
     arguments = parse()
-    overrides = {
-        "base.dtype": "bfloat16" if arguments.device == "cuda" else "float32",
-        "hypernet.variant": "L",  # its sizes, and those of the LoRA, are the paper's by default
-        "encoder.kinds": "[llm]",
-        "data.num_descriptions": 1,  # of each task; more would take longer to encode and change nothing in a step
-        "train.tasks_per_step": arguments.batch,
-        "train.steps": WARM_UP_ROUNDS + arguments.steps,
-    }
-    config = load_config(None, [f"{key}={value}" for key, value in overrides.items()])
-    machine_now = machine(arguments.device)
-    batches, table = prepare(config, arguments.device)
-    steps: dict[str, Step] = {
-        "ours": hypernet_step(SftModule, config, table, arguments.device),
-        "peft": peft_step(config, arguments.device),
-        "per_token": hypernet_step(PerTokenModule, config, table, arguments.device),
-    }
-    results = summary(measure(steps, batches, config), batches)
-    for name, peer in results["peers"].items():
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("device", "out")}
+    result = head("sft_step", arguments.device, **settings) | measure(arguments)
+    for name, peer in result["peers"].items():
         print(f"{name:10} {peer['tokens_per_s']:10,.0f} tokens/s {peer['ms_per_step']:10,.1f} ms a step")
-    head = {"benchmark": "sft_step", "rows": arguments.batch, "steps": arguments.steps, "machine": machine_now}
-    finish(head | results, arguments.out)
+    finish(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/shard_memory.py --out benchmarks/results/shard_memory_cpu.json
 
 A random Llama is written to disk once. Workers (gloo) load it, then each takes one SFT step through it: the bytes of
-weights that a worker keeps, the peaks of its resident memory over that before, how far the adapters' gradient is off.
+weights that a worker keeps, the peaks of its memory over that before, how far the adapters' gradient is off.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from result import finish
+from harness import finish, head
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
@@ -53,15 +53,17 @@ def save_base(folder: Path, layers: int, width: int) -> int:
 
 
 class Peak:
-    """The most memory that this process has had resident since `start`, sampled."""
+    """The most memory that this process has had since `start`, sampled: without files that are mapped, whose pages the
+    system may drop.
+    """
 
     def __init__(self) -> None:
-        self.start = self.most = _resident_bytes()
+        self.start = self.most = _anonymous_bytes()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while True:
-            self.most = max(self.most, _resident_bytes())
+            self.most = max(self.most, _anonymous_bytes())
             time.sleep(0.002)
 
     @property
@@ -69,9 +71,9 @@ class Peak:
         return (self.most - self.start) // MIB
 
 
-def _resident_bytes() -> int:
+def _anonymous_bytes() -> int:
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) << 10
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10
 
 
 def with_lora(model: PreTrainedModel) -> PerRowLora:
@@ -98,6 +100,9 @@ def worker(rank: int, size: int, port: int, folder: str, shard: bool, out: str) 
     gradient(with_lora(load(BaseConfig(), "cpu")[0]))  # what comes with any model is no part of the measurement
     peak = Peak()
     model, _ = load(BaseConfig(path=folder), "cpu")
+    if not shard:
+        for parameter in model.parameters():  # they lie in the mapped file; on a device they would not
+            parameter.data = parameter.data.clone()
     loading = peak.mib
     held = (
         sum(part.to_local().nbytes if isinstance(part, DTensor) else part.nbytes for part in model.parameters()) // MIB
@@ -129,7 +134,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, out = f"{temporary}/base", Path(temporary) / "measured"
         parameters = save_base(Path(folder), arguments.layers, arguments.width)
-        result: dict[str, Any] = {"benchmark": "shard_memory", "parameters": parameters, "dtype": "float32"}
+        result = head("shard_memory", parameters=parameters, dtype="float32")
         result["whole"], expected = measure(folder, 1, False, out)
         for size in WORKERS:
             found, given = measure(folder, size, True, out)

@@ -12,7 +12,7 @@ import random
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from result import finish
+from harness import finish, head
 
 from t2l.tasks.universe import Program, full_splits
 from t2l.tasks.vocabulary import Input
@@ -48,9 +48,10 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=50, help="of each task (default 50)")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
+    result = head("static_ceiling", inputs_per_task=arguments.inputs)
     names = {"held_out": "test", "novel": "novel"}
     found = {name: ceiling(split, arguments.inputs) for name, split in names.items()}
-    finish({"benchmark": "static_ceiling", "inputs_per_task": arguments.inputs, "exact_match": found}, arguments.out)
+    finish(result | {"exact_match": found}, arguments.out)
 
 
 if __name__ == "__main__":

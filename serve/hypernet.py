@@ -17,6 +17,7 @@ from serve.protocol import AdapterRef
 from serve.settings import COMMON, Settings
 from t2l.checkpoint import load_checkpoint, weights_sha256
 from t2l.lora.flat import FlatLayout
+from t2l.memory import keep_freed_memory
 from t2l.text.uniform import in_uniform_batches
 from t2l.text_to_lora import GeneratedAdapter, Origin
 from t2l.train.base import base_path
@@ -33,6 +34,8 @@ class HyperNetwork:
         folder = settings.folder
         checkpoint = load_checkpoint(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cpu":
+            keep_freed_memory()
         self._hypernet = checkpoint.model.hypernet.to(self._device)
         self._layout = FlatLayout(checkpoint.spec)
         self._origin = Origin(

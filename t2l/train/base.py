@@ -20,6 +20,7 @@ from t2l.embedded import BASE_DIR
 from t2l.errors import CheckpointError
 from t2l.hub import find
 from t2l.lora.spec import LoraSpec
+from t2l.memory import keep_freed_memory
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -44,6 +45,8 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
 
     Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if it cannot be read.
     """
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     path = find(base_path(config))
     with reading_base(path):
         tokenizer = AutoTokenizer.from_pretrained(path)

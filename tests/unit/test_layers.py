@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "memory": set(),
     "config": {"errors"},
     "hub": {"errors"},
     "storage": {"config", "errors"},
@@ -22,7 +23,9 @@ ALLOWED = {
     "data": {"config", "errors", "hub", "tasks", "text"},
     "checkpoint": {"config", "errors", "hypernet", "lora"},
     "embedded": {"config", "lora", "tasks", "text"},
-    "train": {"config", "errors", "hub", "hypernet", "lora", "data", "storage", "text", "embedded", "tasks"},
+    "train": {
+        "config", "data", "embedded", "errors", "hub", "hypernet", "lora", "memory", "storage", "tasks", "text",
+    },
     "evaluation": {"config", "errors", "lora", "tasks", "text"},
     "text_to_lora": {
         "checkpoint", "config", "embedded", "errors", "evaluation", "hypernet", "lora", "storage", "tasks", "text",
