@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written under another name, then renamed.
+"""Files and folders that are complete or absent (written under another name, then renamed), and in one's hands.
 
 Where the disk is full, all of these raise a ResourceError that names the file, and an older one stays whole.
 """
@@ -63,6 +63,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Raises ResourceError if another process is in such a block of the same folder, also on another machine by NFS.
+
+    The system keeps the lock, and lets go of it when this process ends, in whatever way; a file system without locks
+    has no such guard. The folder is made if need be.
+    """
+    import fcntl  # not on Windows, where the rest of this file works
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, no forked process holds it as well
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ResourceError(
+                    f"another process is at work in {folder}: wait for it, or use another name"
+                ) from None
+        yield
 
 
 @contextmanager

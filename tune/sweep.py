@@ -47,8 +47,10 @@ def main() -> int:
         base = arguments.config or ROOT / space.base
         runs = plan(space, base, arguments.overrides, output, arguments.budget, arguments.samples)
         from t2l.cluster.sweep import Halving, run_sweep
+        from t2l.files import sole_user
 
-        errors = run_sweep(runs, Halving(space.parts, space.reduction), output / "ray", arguments.concurrent)
+        with sole_user(output):
+            errors = run_sweep(runs, Halving(space.parts, space.reduction), output / "ray", arguments.concurrent)
     except T2LError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

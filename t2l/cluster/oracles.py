@@ -18,6 +18,7 @@ from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, duration
 from t2l.config import RunConfig
 from t2l.errors import ConfigError, DataError
+from t2l.files import sole_user
 from t2l.lora.apply import PerRowLora
 from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
 from t2l.lora.peft_io import save_peft
@@ -66,11 +67,16 @@ def train_library(job: LibraryJob, tasks: Sequence[Task], use_ray: bool = True) 
     """Train what the library lacks of these tasks, shown as one line, and return the library.
 
     Raises ConfigError if the folder holds adapters of other settings, DataError if there are no tasks or two of them
-    would share a folder, and whatever T2LError a worker raises.
+    would share a folder, ResourceError if another process trains it, and whatever T2LError a worker raises.
     """
     if not tasks:
         raise DataError("there are no tasks to train adapters for: choose another split, or more tasks")
     job = replace(job, folder=job.folder.absolute())  # workers have folders of their own
+    with sole_user(job.folder):
+        return _train(job, tasks, use_ray)
+
+
+def _train(job: LibraryJob, tasks: Sequence[Task], use_ray: bool) -> Library:
     manifest = open_manifest(job)
     _check_names([*(entry.task for entry in manifest.adapters), *(task.name for task in tasks)])
     known = {entry.task for entry in manifest.adapters}

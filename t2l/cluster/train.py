@@ -32,6 +32,7 @@ from t2l.cluster.run import Finished, Outcome, Report, complete, open_run
 from t2l.config import ClusterConfig, RunConfig, parse_config
 from t2l.data.sampler import check_shares
 from t2l.errors import ResourceError
+from t2l.files import sole_user
 from t2l.hub import environment
 from t2l.train.validations import Validate
 
@@ -46,8 +47,13 @@ def train_on_ray(config: RunConfig) -> Finished:
     """Train a run to its end on the Ray cluster at hand (a local one is started if there is none).
 
     Goes on where an earlier run of the same name and settings stopped, and evaluates what came of it. Raises the
-    T2LError that a worker raised; ResourceError if the cluster is smaller than the run.
+    T2LError that a worker raised; ResourceError if the cluster is smaller than the run, or another process trains it.
     """
+    with sole_user(config.run_dir):
+        return _train(config)
+
+
+def _train(config: RunConfig) -> Finished:
     finished = open_run(config)
     start_ray()
     use_gpu = check_resources(config.cluster)

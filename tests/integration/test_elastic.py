@@ -25,6 +25,8 @@ from t2l.cluster.run import open_run
 from t2l.config import parse_config
 
 PATIENCE_S = 120
+NOTE = Path("/tmp/ray/ray_current_cluster")
+"""Left by a killed node; what looks for a cluster by itself, as Ray Train's ends do, would wait for it."""
 
 
 @contextmanager
@@ -44,6 +46,8 @@ def another_node(address: str) -> Iterator[Callable[[], None]]:
         yield lose
     finally:
         lose()
+        if NOTE.is_file() and NOTE.read_text() == address:
+            NOTE.unlink()
 
 
 def wait_until(true: Callable[[], bool]) -> None:

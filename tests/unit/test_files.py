@@ -1,0 +1,34 @@
+"""A folder is in one process's hands at a time, and free again however that process ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from t2l.errors import ResourceError
+from t2l.files import sole_user
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from t2l.files import sole_user
+with sole_user(Path(sys.argv[1])):
+    if os.fork():  # as a loader's processes are made
+        print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with sole_user(tmp_path / "free"):
+        pass
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ResourceError, match="another process is at work in"), sole_user(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with sole_user(tmp_path):
+            pass
