@@ -43,16 +43,16 @@ def point(base: PerRowLora, x: object, load: Load) -> dict[str, Any]:
 def decoding(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Curves by name."""
     rows, prompt, size = arguments.rows, arguments.prompts[0], (arguments.steps, arguments.rounds)
-    half = max(1, rows // 4)
+    quarter = max(1, rows // 4)
     base = random_lora(arguments.base, arguments.device)
     yield "adapters", [point(base, n, Load(rows, n, prompt, *size)) for n in powers(rows)]
     yield "rows", [point(base, n, Load(n, n, prompt, *size)) for n in powers(rows)]
-    yield "prompt", [point(base, n, Load(half, half, n, *size)) for n in arguments.prompts]
+    yield "prompt", [point(base, n, Load(quarter, quarter, n, *size)) for n in arguments.prompts]
     del base
     found = []
     for name in arguments.bases:
         base = random_lora(name, arguments.device)
-        found.append(point(base, name, Load(half, half, prompt, *size)))
+        found.append(point(base, name, Load(quarter, quarter, prompt, *size)))
         found[-1]["parameters"] = sum(parameter.numel() for parameter in base.model.parameters())
         del base
     yield "base", found

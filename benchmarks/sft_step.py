@@ -154,7 +154,8 @@ def in_order(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
 
 def cut(rows: Sequence[Row], arguments: argparse.Namespace, ours: bool) -> Batches:
     parts = micro_batches(rows, arguments.parts) if ours else in_order(rows, arguments.peer_parts)
-    return [collate(part, len(rows), pad_id=0) for part in parts]
+    batches = [collate(part, len(rows), pad_id=0) for part in parts]
+    return [batch.pin_memory() for batch in batches] if arguments.device == "cuda" else batches
 
 
 def memory_of(step: Callable[[], None]) -> float:
