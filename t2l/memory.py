@@ -5,16 +5,16 @@ import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_TRIM_BYTES, _MMAP_BYTES = (1 << 31) - 1, 1 << 30
+_TRIM_BYTES, _MMAP_BYTES = (1 << 31) - 1, 1 << 26
 
 
 @cache
 def keep_freed_memory() -> bool:
     """From here on this process keeps what it frees, up to 2 GiB, for its next tensors; False where that cannot be had.
 
-    glibc gives a large tensor's pages back when it is freed, and takes new ones for the next: a decoding step of 64
-    rows at 200 positions then spends two thirds of its time in page faults, an SFT step 7 %
-    (benchmarks/serve_decode.py, sft_step.py on two cores). For GPUs torch keeps memory by itself.
+    glibc may give a tensor's pages back when it is freed, and take new ones for the next: a decoding step of 64 rows at
+    200 positions then spends two thirds of its time in page faults (benchmarks/serve_decode.py on two cores). Tensors
+    from 64 MiB on live long, and are faster where the system puts them. For GPUs torch keeps memory by itself.
     """
     if sys.platform != "linux":
         return False

@@ -15,7 +15,7 @@ def faults():
 def use():
     before = faults()
     for _ in range(10):
-        bytearray(64 << 20)[:] = b"x" * (64 << 20)
+        bytearray(16 << 20)[:] = b"x" * (16 << 20)
     return faults() - before
 
 freed = use()
