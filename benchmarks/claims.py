@@ -25,7 +25,7 @@ class Claim:
 
 def claims(result: dict[str, Any]) -> Iterator[Claim]:
     """Of one result, whichever benchmark it is of."""
-    yield from _READERS[result["benchmark"]](result)
+    return _READERS[result["benchmark"]](result)
 
 
 def read(device: str) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import generate
 import torch
-from harness import bandwidth, finish, head
+from harness import finish, head
 from serve_decode import RANK, TARGETS, Load, measure, random_lora
 from shapes import NAMES, base_config
 
@@ -62,12 +62,11 @@ def decoding(arguments: argparse.Namespace) -> Iterator[tuple[str, list[dict[str
 def generating(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """All variants, each at several numbers of adapters."""
     spec = LoraSpec.from_config(base_config(arguments.base), TARGETS, rank=RANK)
-    bytes_per_s = bandwidth(arguments.device)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     for variant in "SML":
         hypernet = generate.make(variant, spec, arguments.device, dtype)
         for adapters in powers(arguments.rows):
-            found = generate.compare(hypernet, adapters, arguments.rounds, bytes_per_s, alone=True)
+            found = generate.compare(hypernet, adapters, arguments.rounds, alone=True)
             yield {"variant": variant, **found}
 
 

@@ -13,8 +13,8 @@ per_token: our hypernetwork and loss, but adapters applied as upstream does (ben
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
 Left out of the timing: making batches and encoding descriptions (the job does that once).
-`losses`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the most that a step
-takes on a GPU beyond what lies there between steps.
+`losses`, `gradient_norms`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the
+most that a step takes on a GPU beyond what lies there between steps.
 
 Axes: B rows, T tokens of the longest row.
 """
@@ -24,7 +24,6 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -37,7 +36,7 @@ from shapes import NAMES, random_base
 from torch import Tensor, nn
 
 from t2l.config import RunConfig, SftConfig, load_config
-from t2l.data.collate import Row, SftBatch, collate, micro_batches
+from t2l.data.collate import Row, SftBatch, collate, in_parts, micro_batches
 from t2l.data.descriptions import DescriptionTable
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
@@ -86,10 +85,15 @@ class HypernetPeer:
                     part.item()
         self._engine.step(LR)
 
-    @torch.no_grad()
-    def loss(self, batches: Batches) -> float:
+    def loss(self, batches: Batches) -> Tensor:
+        """With the gradient still to be taken."""
         self._module.eval()
-        return sum(float(self._forward(batch).fit) for batch in batches)
+        return torch.stack([self._forward(batch).total for batch in batches]).sum()
+
+    def gradient_norm(self, batches: Batches) -> float:
+        parameters = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        found = torch.autograd.grad(self.loss(batches), parameters, allow_unused=True)
+        return float(torch.stack([part.norm() for part in found if part is not None]).norm())
 
     def _forward(self, batch: SftBatch) -> Any:
         return self._engine.forward(batch.to(self._device), self._table.lookup(batch.description_index_B))
@@ -119,11 +123,10 @@ class PeftPeer:
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    @torch.no_grad()
-    def loss(self, batches: Batches) -> float:
+    def loss(self, batches: Batches) -> Tensor:
         """The mean over tokens, not ours over sequences."""
         self._model.eval()
-        return sum(float(self._mean_loss(batch)) for batch in batches) / len(batches)
+        return torch.stack([self._mean_loss(batch) for batch in batches]).mean()
 
     def _mean_loss(self, batch: SftBatch) -> Tensor:
         batch = batch.to(self._device)
@@ -146,14 +149,8 @@ def draw_rows(number: int, prompt: int, answer: int, vocabulary: int, rng: rando
     return [row(i) for i in range(number)]
 
 
-def in_order(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
-    """As they were drawn."""
-    cuts = [len(rows) * i // parts for i in range(parts + 1)]
-    return [rows[start:end] for start, end in pairwise(cuts)]
-
-
 def cut(rows: Sequence[Row], arguments: argparse.Namespace, ours: bool) -> Batches:
-    parts = micro_batches(rows, arguments.parts) if ours else in_order(rows, arguments.peer_parts)
+    parts = micro_batches(rows, arguments.parts) if ours else in_parts(rows, arguments.peer_parts)
     batches = [collate(part, len(rows), pad_id=0) for part in parts]
     return [batch.pin_memory() for batch in batches] if arguments.device == "cuda" else batches
 
@@ -210,7 +207,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     steps = range(WARM_UP_ROUNDS + arguments.steps)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
-    losses = {name: peer.loss(batches[name][0]) for name, peer in peers.items()}
+    with torch.no_grad():
+        losses = {name: float(peer.loss(batches[name][0])) for name, peer in peers.items()}
+    gradients = {
+        name: peer.gradient_norm(batches[name][0]) for name, peer in peers.items() if isinstance(peer, HypernetPeer)
+    }
 
     def step(name: str, number: int) -> float:
         seed_step(config.seed, number, 0)
@@ -221,7 +222,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     computed = {
         name: mean(sum(batch.input_ids_B_T.numel() for batch in one) for one in batches[name]) for name in peers
     }
-    return {"losses": losses, "tokens_with_padding": computed, **summary(rounds, tokens)}
+    return {"losses": losses, "gradient_norms": gradients, "tokens_with_padding": computed, **summary(rounds, tokens)}
 
 
 def main() -> None:

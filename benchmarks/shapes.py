@@ -39,8 +39,7 @@ def base_config(name: str) -> PreTrainedConfig:
 
 def random_base(name: str, device: str) -> PreTrainedModel:
     """Frozen, in eval mode; bf16 on a GPU, fp32 on a CPU. The same weights every time."""
-    if device == "cpu":
-        keep_freed_memory()  # as `load_base` does
+    keep_freed_memory(device)  # as `load_base` does
     config = base_config(name)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     torch.manual_seed(0)

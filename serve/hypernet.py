@@ -34,8 +34,7 @@ class HyperNetwork:
         folder = settings.folder
         checkpoint = load_checkpoint(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self._device == "cpu":
-            keep_freed_memory()
+        keep_freed_memory(self._device)
         self._hypernet = checkpoint.model.hypernet.to(self._device)
         self._layout = FlatLayout(checkpoint.spec)
         self._origin = Origin(

@@ -128,7 +128,11 @@ def _sure(answer: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
 
 def micro_batches(rows: Sequence[Row], number: int) -> list[Sequence[Row]]:
     """Split into `number` parts of nearly equal size and of like length within, so that little padding is computed."""
+    return in_parts(sorted(rows, key=len), number)
+
+
+def in_parts(rows: Sequence[Row], number: int) -> list[Sequence[Row]]:
+    """Split into `number` parts of nearly equal size, in order."""
     assert len(rows) >= number
-    ordered = sorted(rows, key=len)
     cuts = [len(rows) * i // number for i in range(number + 1)]
-    return [ordered[start:end] for start, end in pairwise(cuts)]
+    return [rows[start:end] for start, end in pairwise(cuts)]

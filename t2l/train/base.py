@@ -45,8 +45,7 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
 
     Raises HubAccessError if the model is neither a folder nor reachable, CheckpointError if it cannot be read.
     """
-    if torch.device(device).type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     path = find(base_path(config))
     with reading_base(path):
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -37,6 +37,9 @@ def test_three_peers_train_on_the_same_rows(run: Run) -> None:
     assert all(peer["tokens_per_s"] > 0 for peer in result["peers"].values())
     losses = result["losses"]
     assert losses["per_token"] == pytest.approx(losses["ours"], rel=1e-4), "one method, done twice"
+    gradients = result["gradient_norms"]
+    assert gradients["per_token"] == pytest.approx(gradients["ours"], rel=1e-4)
+    assert gradients["ours"] > 0
     assert losses["peft"] == pytest.approx(losses["ours"], rel=0.1), "a fresh LoRA changes nothing"
     assert result["tokens_with_padding"]["ours"] >= result["tokens_per_step"]
 

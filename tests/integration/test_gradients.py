@@ -6,7 +6,6 @@ means token by token.
 """
 
 import socket
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,27 +18,21 @@ from torch.func import functional_call
 from torch.multiprocessing.spawn import spawn
 from zero_worker import CASES, ROWS, STEPS, Setting, make_module, make_table, run, sft_config, torch_run
 
-CASES_OF = {1: ("0", "3"), 2: CASES}
-"""By the number of workers."""
-ALL = pytest.mark.parametrize(("workers", "case"), [(size, case) for size, cases in CASES_OF.items() for case in cases])
+WORLD_SIZES = (1, 2)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Number of workers -> folder of the results of all its cases; one start of processes for all of them."""
-
-    @cache
-    def results(workers: int) -> Path:
-        folder = tmp_path_factory.mktemp("zero")
-        save_tiny_base(folder / "base")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        setting = Setting(workers, micro_batches=2)
-        spawn(run, (setting, CASES_OF[workers], folder, port), nprocs=workers)
-        return folder
-
-    return results
+@pytest.fixture(scope="module", params=WORLD_SIZES, ids=lambda size: f"{size}-workers")
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of all ZeRO stages at one number of workers; one start of processes for all of them."""
+    folder = tmp_path_factory.mktemp("zero")
+    save_tiny_base(folder / "base")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    size = request.param
+    setting = Setting(size, micro_batches=2)
+    spawn(run, (setting, folder, port), nprocs=size)
+    return folder
 
 
 @cache
@@ -73,28 +66,28 @@ def reference_gradients() -> dict[str, Tensor]:
     return {f"model.{name}": g for name, g in zip(names, torch.autograd.grad(loss, parameters), strict=True)}
 
 
-@ALL
-def test_gradients_equal_the_reference(results: Callable[[int], Path], workers: int, case: str) -> None:
-    found, expected = load_file(results(workers) / f"gradients-{case}.safetensors"), reference_gradients()
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_the_reference(folder: Path, case: str) -> None:
+    found, expected = load_file(folder / f"gradients-{case}.safetensors"), reference_gradients()
     assert found.keys() == expected.keys()
     assert all(gradient.abs().max() > 0 for gradient in expected.values()), "a zero gradient would test nothing"
     for name, gradient in expected.items():
         assert (found[name].double() - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-@ALL
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", ["trained", "resumed"])
-def test_updates_equal_plain_adamw(results: Callable[[int], Path], workers: int, case: str, kind: str) -> None:
+def test_updates_equal_plain_adamw(folder: Path, case: str, kind: str) -> None:
     """Clipped updates, also when the state of another engine is taken over half-way."""
-    found, expected = load_file(results(workers) / f"{kind}-{case}.safetensors"), torch_run(STEPS)
+    found, expected = load_file(folder / f"{kind}-{case}.safetensors"), torch_run(STEPS)
     assert found.keys() == expected.keys()
     assert found["updates"] == STEPS
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_a_worker_holds_its_part_of_every_layer(results: Callable[[int], Path]) -> None:
-    held = load_file(results(2) / "held-3-and-base.safetensors")
+def test_a_worker_holds_its_part_of_every_layer(folder: Path) -> None:
+    held = load_file(folder / "held-3-and-base.safetensors")
     workers, whole = int(held.pop("workers")), dict(tiny_llama().named_parameters())
     assert held.keys() == whole.keys()
     for name, parameter in whole.items():

@@ -1,7 +1,6 @@
 """What the processes of test_gradients.py run: the job's own step under real DeepSpeed, on a tiny model."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +101,7 @@ def torch_run(updates: int, state: State | None = None) -> State:
     return engine.state()
 
 
-def run(rank: int, setting: Setting, cases: Iterable[str], folder: Path, port: int) -> None:
+def run(rank: int, setting: Setting, folder: Path, port: int) -> None:
     """Writes, per case: gradients; the state after STEPS clipped updates; the same with a resume half-way;
     of a partitioned base, the part that the first worker holds.
     """
@@ -112,8 +111,7 @@ def run(rank: int, setting: Setting, cases: Iterable[str], folder: Path, port: i
     torch.distributed.init_process_group("gloo", rank=rank, world_size=setting.world_size)
     half_way = torch_run(STEPS // 2)
     saved = BaseConfig(path=str(folder / "base"))
-    for case in cases:
-        stage, shard = CASES[case]
+    for case, (stage, shard) in CASES.items():
 
         def engine(clip: float, state: State | None = None, stage: int = stage, shard: bool = shard) -> DeepSpeedEngine:
             config = sft_config(setting, clip)
