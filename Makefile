@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TRITON := 3.9.0
 export TOKENIZERS_PARALLELISM := false
 export RAY_TRAIN_V2_ENABLED := 1
 export RAY_USAGE_STATS_ENABLED := 0
@@ -41,12 +42,14 @@ lint: install
 
 install: $(BIN)/.installed
 
-# Where there is no GPU, torch's CPU build: from the configured index, else from PyTorch's own.
+# Where there is no GPU, torch's CPU build: from the configured index, else from PyTorch's own. It brings no Triton, whose
+# interpreter runs our kernels in the tests; builds for GPUs bring the one that they need.
 $(BIN)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	if command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q -c constraints.txt torch; else \
 	  $(BIN)/pip install -q "torch==$(TORCH)+cpu" || \
-	  $(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)"; fi
+	  $(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)"; \
+	  $(BIN)/pip install -q "triton==$(TRITON)"; fi
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 

@@ -61,7 +61,7 @@ class Side:
     """Rows that all run under adapters, or all without."""
 
     def __init__(self, base: PerRowLora, load: Load, adapters: Sequence[Tensor | None]) -> None:
-        self._batch, self._load, self._adapters = RowBatch(base, load.rows, load.length), load, adapters
+        self._batch, self._load, self._adapters = RowBatch(base, load.rows, load.length, True), load, adapters
 
     def read(self, _: int) -> float:
         """Seconds that reading all prompts takes; those that were there before leave first."""

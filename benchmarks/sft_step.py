@@ -10,6 +10,8 @@ peft: PEFT with ONE shared LoRA and no hypernetwork, as a plain Hugging Face Tra
 per_token: our hypernetwork and loss, but adapters applied as upstream does (benchmarks/per_token.py), and three host
     syncs a micro-batch.
 
+Peers attend as torch chooses to; ours does without cuDNN, which plans anew for every new shape (t2l/train/base.py).
+
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
 Left out of the timing: making batches and encoding descriptions (the job does that once).
@@ -44,7 +46,7 @@ from t2l.train.base import build_spec
 from t2l.train.engine import TorchEngine, adamw, set_lr
 from t2l.train.step import SftModule, seed_step
 
-WARM_UP_ROUNDS = 3
+WARM_UP_ROUNDS = 2
 FEATURES = 1024
 """Of gte-large-en-v1.5, the paper's encoder."""
 LR = 1e-4
@@ -59,16 +61,12 @@ Batches = Sequence[SftBatch]
 class HypernetPeer:
     """A step as t2l/train/loop.py takes it, on a base of its own; for the per-token peer with its host syncs."""
 
-    def __init__(self, kind: type[SftModule], base: str, config: RunConfig, device: str, compiled: bool) -> None:
+    def __init__(self, kind: type[SftModule], base: str, config: RunConfig, device: str) -> None:
         assert isinstance(config.train, SftConfig)
         model = random_base(base, device)
         spec = build_spec(config.lora, model.config)
-        lora = PerRowLora(model, spec)
-        if compiled:
-            for layer in model.get_submodule(spec.layers_path).children():
-                layer.compile(dynamic=True)
         torch.manual_seed(config.seed)
-        self._module = kind(lora, build_model(config, spec, FEATURES), config.train)
+        self._module = kind(PerRowLora(model, spec), build_model(config, spec, FEATURES), config.train)
         self._engine = TorchEngine(self._module, config.train, device)
         self._device, self._syncs = device, kind is PerTokenModule
         states = torch.randn(config.train.tasks_per_step, 1, FEATURES, generator=torch.Generator().manual_seed(0))
@@ -85,15 +83,20 @@ class HypernetPeer:
                     part.item()
         self._engine.step(LR)
 
-    def loss(self, batches: Batches) -> Tensor:
-        """With the gradient still to be taken."""
+    @torch.no_grad()
+    def loss(self, batches: Batches) -> float:
         self._module.eval()
-        return torch.stack([self._forward(batch).total for batch in batches]).sum()
+        return sum(float(self._forward(batch).total) for batch in batches)
 
     def gradient_norm(self, batches: Batches) -> float:
-        parameters = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
-        found = torch.autograd.grad(self.loss(batches), parameters, allow_unused=True)
-        return float(torch.stack([part.norm() for part in found if part is not None]).norm())
+        self._module.eval()
+        for batch in batches:
+            self._engine.backward(self._forward(batch))
+        parameters = [parameter for parameter in self._module.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        for parameter in parameters:
+            parameter.grad = None
+        return float(norm)
 
     def _forward(self, batch: SftBatch) -> Any:
         return self._engine.forward(batch.to(self._device), self._table.lookup(batch.description_index_B))
@@ -123,10 +126,11 @@ class PeftPeer:
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def loss(self, batches: Batches) -> Tensor:
+    @torch.no_grad()
+    def loss(self, batches: Batches) -> float:
         """The mean over tokens, not ours over sequences."""
         self._model.eval()
-        return torch.stack([self._mean_loss(batch) for batch in batches]).mean()
+        return mean(float(self._mean_loss(batch)) for batch in batches)
 
     def _mean_loss(self, batch: SftBatch) -> Tensor:
         batch = batch.to(self._device)
@@ -190,7 +194,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-parts", type=int, default=4, help="micro-batches of the peers' steps (default 4)")
     parser.add_argument("--prompt", type=int, default=24, help="median tokens of a prompt (default 24)")
     parser.add_argument("--answer", type=int, default=8, help="mean tokens of an answer (default 8)")
-    parser.add_argument("--compile", action="store_true", help="compile the layers of our base")
+    parser.add_argument("--compile", action="store_true", help="compile the layers of our base (train.compile_base)")
     parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
@@ -198,22 +202,23 @@ def parse() -> argparse.Namespace:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device, rng = arguments.device, random.Random(0)
     overrides = ["hypernet.variant=L", "encoder.kinds=[sentence]", f"train.tasks_per_step={arguments.rows}"]
+    overrides.append(f"train.compile_base={arguments.compile}")
     config = load_config(None, overrides)  # sizes of hypernetwork and LoRA are the paper's by default
     peers = {
-        "ours": HypernetPeer(SftModule, arguments.base, config, device, arguments.compile),
+        "ours": HypernetPeer(SftModule, arguments.base, config, device),
         "peft": PeftPeer(arguments.base, config, device),
-        "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device, compiled=False),
+        "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device),
     }
     steps = range(WARM_UP_ROUNDS + arguments.steps)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
-    with torch.no_grad():
-        losses = {name: float(peer.loss(batches[name][0])) for name, peer in peers.items()}
+    losses = {name: peer.loss(batches[name][0]) for name, peer in peers.items()}
     gradients = {
         name: peer.gradient_norm(batches[name][0]) for name, peer in peers.items() if isinstance(peer, HypernetPeer)
     }
 
     def step(name: str, number: int) -> float:
+        torch.backends.cuda.enable_cudnn_sdp(name != "ours")  # see t2l/train/base.py
         seed_step(config.seed, number, 0)
         return memory_of(partial(peers[name].step, batches[name][number]))
 

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTra
 
 from t2l.embedded import BASE_DIR
 from t2l.memory import keep_freed_memory
-from t2l.train.base import attention_on
+from t2l.train.base import set_up_attention
 
 SHAPES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "qwen3-0.6b": (
@@ -44,5 +44,7 @@ def random_base(name: str, device: str) -> PreTrainedModel:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention_on(device, config))
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=set_up_attention(device, config)
+        )
     return model.eval().requires_grad_(False)

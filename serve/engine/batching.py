@@ -78,7 +78,8 @@ class BatchingEngine:
         self._tokenizer: Tokenizer = _backend(tokenizer)
         self._end_tokens = frozenset(end_tokens(model, tokenizer))
         self._slots = AdapterSlots(settings.adapter_slots, self._layout.size, model.dtype, model.device)
-        self._rows = RowBatch(base, settings.rows, self._max_length)
+        self._rows = RowBatch(base, settings.rows, self._max_length, settings.compile_layers)
+        self._rows.warm_up()
         self._answers: list[_Answer] = []
         self._generated = self._read = 0
         self._changed = Condition()  # guards everything below

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, StaticLayer
 
 from t2l.errors import ConfigError
@@ -16,17 +16,22 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class RowCache(Cache):
-    """transformers' cache over fixed buffers [R, K, L, D] per layer, in which every row grows by itself.
+    """transformers' cache over one fixed buffer [layers, 2, R, K, L, D], in which every row grows by itself.
 
     `write_prompts` or `write_tokens` says where the next forward pass writes. Rows share nothing, and positions that a
     row has not reached hold zeros: a mask does not hide the NaN of somebody else's broken adapter. Sliding layers keep
     all positions too: their masks hide the old ones.
+    fused: attention writes new tokens itself, and reads no position that its row has not reached (fused_attention.py).
     """
 
-    def __init__(self, num_layers: int, rows: int, max_length: int) -> None:
-        self._storage = [StaticLayer(max_length) for _ in range(num_layers)]
-        super().__init__(layers=list(self._storage))
-        self._rows = rows
+    def __init__(self, model: PreTrainedModel, rows: int, max_length: int, fused: bool = False) -> None:
+        config = model.config.get_text_config()
+        layers, heads = config.num_hidden_layers, config.num_attention_heads
+        super().__init__(layers=[StaticLayer(max_length) for _ in range(layers)])
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        shape = (layers, 2, rows, getattr(config, "num_key_value_heads", None) or heads, max_length, size)
+        self.buffer = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self._fused = fused
         self._position_N: Tensor | None = None
 
     def write_prompts(self, first: int, padding_N_T: Tensor) -> None:
@@ -43,11 +48,9 @@ class RowCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Store new keys and values [N, K, T, D]; returns those to attend to."""
-        layer = self._storage[layer_idx]
-        if not layer.is_initialized:
-            shape = (self._rows, -1, -1, -1)
-            layer.lazy_initialization(key_states[:1].expand(shape), value_states[:1].expand(shape))
-        keys_R_K_L_D, values_R_K_L_D = _buffers(layer)
+        if self._fused and self._position_N is not None:
+            return key_states, value_states
+        keys_R_K_L_D, values_R_K_L_D = self.buffer[layer_idx]
         n, length = len(key_states), key_states.shape[2]
         if self._position_N is None:
             rows = slice(self._first, self._first + n)
@@ -60,15 +63,12 @@ class RowCache(Cache):
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one row to an empty one."""
-        for layer in self._storage:
-            for buffer_R_K_L_D in _buffers(layer):
-                buffer_R_K_L_D[target, :, :length] = buffer_R_K_L_D[source, :, :length]
+        self.buffer[:, :, target, :, :length] = self.buffer[:, :, source, :, :length]
 
     def clear(self, row: int, length: int) -> None:
-        """Empty a row that has come this far."""
-        for layer in self._storage:
-            for buffer_R_K_L_D in _buffers(layer):
-                buffer_R_K_L_D[row, :, :length] = 0
+        """Empty a row that has come this far; fused attention never looks there."""
+        if not self._fused:
+            self.buffer[:, :, row, :, :length] = 0
 
 
 class AttentionMasks:
@@ -86,6 +86,10 @@ class AttentionMasks:
             raise ConfigError(f"the base model has layers of type {unknown}, which the engine cannot serve")
         self._windows = {name: window if name == _SLIDING else None for name in types}
 
+    def hide_within(self, length: int) -> bool:
+        """Whether any layer hides a past token of a text of this length."""
+        return any(window is not None and window < length for window in self._windows.values())
+
     def __call__(self, position_N_T: Tensor, length: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """[N, 1, T, length]: 0 where a query at its position sees a key, the dtype's lowest number elsewhere."""
         age_N_1_T_L = position_N_T[:, None, :, None] - torch.arange(length, device=position_N_T.device)
@@ -95,9 +99,3 @@ class AttentionMasks:
             mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
             masks[name] = mask.masked_fill_(hidden, torch.finfo(dtype).min)
         return masks if self._named else next(iter(masks.values()))
-
-
-def _buffers(layer: StaticLayer) -> tuple[Tensor, Tensor]:
-    """Keys and values, [R, K, L, D] each."""
-    assert layer.keys is not None and layer.values is not None
-    return layer.keys, layer.values

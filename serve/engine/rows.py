@@ -6,12 +6,15 @@ Axes: R rows, N rows in use (always the first N), K new rows, T prompt tokens, P
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from serve.engine.fused_attention import can_fuse, fuse_attention
 from serve.engine.kv import AttentionMasks, RowCache
 from serve.engine.sampling import Sampler
+from serve.engine.step_graphs import StepGraphs
 from serve.protocol import Sampling
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
@@ -21,15 +24,20 @@ class RowBatch:
     """Rows that decode together, each under an adapter of its own; rows join and leave between steps.
 
     A row holds a copy of its adapter, so that a step gathers nothing. Prompts are read up to their last token; that one
-    enters the row's first decoding step, so that every token is sampled in the same place.
+    enters the row's first decoding step, so that every token is sampled in the same place. On a GPU, steps are CUDA
+    graphs.
+    compiled: with compiled decoder layers, on a GPU.
     """
 
-    def __init__(self, base: PerRowLora, rows: int, max_length: int) -> None:
+    def __init__(self, base: PerRowLora, rows: int, max_length: int, compiled: bool = False) -> None:
         model = base.model
         config, device = model.config.get_text_config(), model.device
         layout = FlatLayout(base.spec)
         self._base = base
-        self._cache = RowCache(config.num_hidden_layers, rows, max_length)
+        self._fused = can_fuse(model)
+        self._cache = RowCache(model, rows, max_length, self._fused)
+        if self._fused:
+            fuse_attention(model, self._cache.buffer)
         self._masks = AttentionMasks(config)
         self._sampler = Sampler(rows, max_length, device)
         self._adapter_R_P = torch.zeros(rows, layout.size, dtype=model.dtype, device=device)
@@ -39,6 +47,14 @@ class RowBatch:
         self._token_R = torch.zeros(rows, dtype=torch.long, device=device)
         self._position_R = torch.zeros(rows, dtype=torch.long, device=device)
         self._lengths: list[int] = []  # on the host: positions written or to be written next, by row in use
+        layers = base.decoder_layers if compiled else []
+        self._graphs = StepGraphs(self._logits, rows, layers) if self._fused and device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """On a GPU: record all steps now, which takes seconds. No row may be in use."""
+        if self._graphs is not None:
+            self._graphs.record_all()
 
     def __len__(self) -> int:
         """Rows in use."""
@@ -66,32 +82,43 @@ class RowBatch:
         padded = [[*ids[:-1], *[0] * (width + 1 - len(ids))] for ids in prompts]
         position_1_T = torch.arange(width, device=device)[None]
         self._cache.write_prompts(first, position_1_T >= self._position_R[first : len(self), None])
-        with self._adapters(first):
+        with self._adapters(first, len(self), any(self._adapted[first : len(self)])):
             self._base.model.base_model(
                 input_ids=torch.tensor(padded, device=device),
                 position_ids=position_1_T,
-                attention_mask=self._masks(position_1_T, width, self._base.model.dtype),
+                attention_mask=self._prompt_mask(position_1_T),
                 past_key_values=self._cache,
                 use_cache=True,
             )
 
     def step(self) -> list[int]:
         """One new token for every row in use."""
-        n, longest = len(self), max(self._lengths) + 1
+        n = len(self)
+        adapted = any(self._adapted[:n])
+        logits_N_V = self._logits(n, adapted) if self._graphs is None else self._graphs(n, adapted)
         token_N, position_N = self._token_R[:n], self._position_R[:n]
-        self._cache.write_tokens(position_N, longest)
-        with self._adapters(0):
-            output = self._base.model(
-                input_ids=token_N[:, None],
-                position_ids=position_N[:, None],
-                attention_mask=self._masks(position_N[:, None], longest, self._base.model.dtype),
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        token_N.copy_(self._sampler.sample(output.logits[:, -1], position_N))
+        token_N.copy_(self._sampler.sample(logits_N_V, position_N))
         position_N += 1
         self._lengths = [length + 1 for length in self._lengths]
         return token_N.tolist()
+
+    def _logits(self, n: int, adapted: bool) -> Tensor:
+        """Logits [N, V] of the next tokens of the first n rows."""
+        position_N, longest = self._position_R[:n], max(self._lengths, default=0) + 1
+        self._cache.write_tokens(position_N, longest)
+        if self._fused:
+            attention: dict[str, Any] = {"row_position_N": position_N}
+        else:
+            attention = {"attention_mask": self._masks(position_N[:, None], longest, self._base.model.dtype)}
+        with self._adapters(0, n, adapted):
+            output = self._base.model(
+                input_ids=self._token_R[:n, None],
+                position_ids=position_N[:, None],
+                past_key_values=self._cache,
+                use_cache=True,
+                **attention,
+            )
+        return output.logits[:, -1]
 
     def leave(self, row: int) -> None:
         """Free a row; the last one in use takes its place."""
@@ -105,8 +132,15 @@ class RowBatch:
                 buffer[row] = buffer[last]
             self._adapted[row], self._lengths[row] = self._adapted[last], self._lengths[last]
         self._lengths.pop()
+        self._position_R[last] = 0  # a graph of more rows than are in use writes there
 
-    def _adapters(self, first: int) -> AbstractContextManager[None]:
-        """The adapters of the rows in use from `first` on; none at all where all are the base model's."""
-        adapted = any(self._adapted[first : len(self)])
-        return self._base.installed(self._pairs(first, len(self)) if adapted else None)
+    def _adapters(self, first: int, end: int, adapted: bool) -> AbstractContextManager[None]:
+        """The adapters of these rows; none at all where all are the base model's."""
+        return self._base.installed(self._pairs(first, end) if adapted else None)
+
+    def _prompt_mask(self, position_1_T: Tensor) -> Tensor | dict[str, Tensor] | None:
+        """torch's fused attention is causal by itself, and a mask slows it down."""
+        width = position_1_T.shape[1]
+        if self._fused and not self._masks.hide_within(width):
+            return None
+        return self._masks(position_1_T, width, self._base.model.dtype)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2l import kernels
 from t2l.lora.spec import TargetModule
 
 
@@ -35,8 +36,29 @@ class Head(nn.Module, ABC):
         """Number of outputs of the linear layer."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Trunk output -> rows of A and B."""
+    def sides(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Of weight or bias, what makes A [r, i, ...] and what makes B [r, o, ...]; r is 1 if ranks share it."""
+
+    def forward(self, hidden: Tensor, units: "OutputUnits | None" = None) -> tuple[Tensor, Tensor]:
+        """Trunk output [n, l, (s), (r), h] -> rows of A and B, in `units` if given.
+
+        Without gradients, on a GPU, one kernel a side does both: the same up to rounding, which in fp32 is TF32's.
+        """
+        inputs = hidden.unbind(2) if self.per_side else (hidden, hidden)
+        layers = tuple(zip(inputs, self.sides(self.weight), self.sides(self.bias), strict=True))
+        if units is not None and not torch.is_grad_enabled() and kernels.usable(hidden.device):
+            from t2l.kernels.heads import fits, head_rows  # Triton is not there where kernels are not usable
+
+            if fits(hidden, self.weight):
+                A, B = (head_rows(*layer, *side) for layer, side in zip(layers, units.sides(), strict=True))
+                return A, B
+        A, B = (self._rows(*layer) for layer in layers)
+        return (A, B) if units is None else units(A, B)
+
+    def _rows(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        # In two dimensions: else torch would add the bias in a pass of its own.
+        flat = F.linear(x.flatten(0, -2), weight.flatten(0, 1), bias.flatten())
+        return flat.view(*x.shape[:2], self.rank, weight.shape[1])
 
 
 class HeadL(Head):
@@ -47,10 +69,9 @@ class HeadL(Head):
     def output_size(self) -> int:
         return self.rank * sum(self.sizes)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        flat = F.linear(hidden, self.weight, self.bias)
-        A, B = flat.split([self.rank * size for size in self.sizes], dim=-1)
-        return A.unflatten(-1, (self.rank, -1)), B.unflatten(-1, (self.rank, -1))
+    def sides(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        for_A, for_B = parameter.split([self.rank * size for size in self.sizes])
+        return for_A.unflatten(0, (self.rank, -1)), for_B.unflatten(0, (self.rank, -1))
 
 
 class HeadM(Head):
@@ -61,15 +82,10 @@ class HeadM(Head):
     def output_size(self) -> int:
         return self.rank * max(self.sizes)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        A, B = (self._side(hidden[:, :, side], size) for side, size in enumerate(self.sizes))
-        return A, B
-
-    def _side(self, x_N_L_H: Tensor, size: int) -> Tensor:
+    def sides(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         # Cut the weight, not the output: it is small, and the outputs beyond the cut are never computed.
-        weight = self.weight.unflatten(0, (self.rank, -1))[:, :size].flatten(0, 1)
-        bias = self.bias.unflatten(0, (self.rank, -1))[:, :size].flatten()
-        return F.linear(x_N_L_H, weight, bias).unflatten(-1, (self.rank, size))
+        wide = parameter.unflatten(0, (self.rank, -1))
+        return wide[:, : self.sizes[0]], wide[:, : self.sizes[1]]
 
 
 class HeadS(Head):
@@ -80,11 +96,8 @@ class HeadS(Head):
     def output_size(self) -> int:
         return max(self.sizes)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        A, B = (
-            F.linear(hidden[:, :, side], self.weight[:size], self.bias[:size]) for side, size in enumerate(self.sizes)
-        )
-        return A, B
+    def sides(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        return parameter[None, : self.sizes[0]], parameter[None, : self.sizes[1]]
 
 
 HEADS: dict[str, type[Head]] = {"S": HeadS, "M": HeadM, "L": HeadL}
@@ -107,6 +120,10 @@ class OutputUnits(nn.Module):
         for side, size in (("A", module.in_features), ("B", module.out_features)):
             self.register_buffer(f"{side}_shift", torch.zeros(num_layers, rank, size))
             self.register_buffer(f"{side}_scale", torch.ones(num_layers, rank, size))
+
+    def sides(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Scale and shift of A, and of B."""
+        return (self.A_scale, self.A_shift), (self.B_scale, self.B_shift)
 
     def forward(self, A_NLRI: Tensor, B_NLRO: Tensor) -> tuple[Tensor, Tensor]:
         """Head output -> weights, as rows."""

@@ -53,9 +53,8 @@ class HyperNetwork(nn.Module):
         hidden = self.trunk(embedding_N_E.to(self.trunk.layer_table.weight))  # [n, l, modules, ..., h]
         A: dict[str, Tensor] = {}
         B: dict[str, Tensor] = {}
-        for index, name in enumerate(self.spec.module_names):
-            rows = self.heads[name](hidden[:, :, index])
-            A[name], B_rows = rows if normalised else self.units[name](*rows)
+        for name, x in zip(self.spec.module_names, hidden.unbind(2), strict=True):
+            A[name], B_rows = self.heads[name](x, None if normalised else self.units[name])
             B[name] = B_rows.mT
         return LoraWeights(self.spec, A, B)
 

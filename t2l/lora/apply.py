@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from t2l import kernels
 from t2l.errors import SpecMismatchError
 from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import LoraWeights
@@ -55,6 +56,11 @@ class RowLoraLinear(nn.Module):
             raise SpecMismatchError(f"{n} adapters cannot share {x.shape[0]} rows: rows must be a multiple of adapters")
         x_NKtI = x.reshape(n, -1, x.shape[-1])
         y_NKtO = self.base(x_NKtI)
+        if x_NKtI.shape[1] == 1 and not torch.is_grad_enabled() and kernels.usable(x.device):
+            from t2l.kernels.row_lora import fits, row_lora  # Triton is not there where kernels are not usable
+
+            if fits(A_NRI, B_NOR):
+                return row_lora(y_NKtO[:, 0], x_NKtI[:, 0], A_NRI, B_NOR, self.scaling).view(*x.shape[:-1], -1)
         h_NKtR = F.dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
         # In place and scaled inside the matmul: the large y is read and written once. No backward needs it.
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
@@ -80,6 +86,11 @@ class PerRowLora(nn.Module):
         for key, layer in layers.items():
             model.set_submodule(key, layer)
         self._layers = tuple(layers.values())  # module by module; a tuple, lest they register twice
+
+    @property
+    def decoder_layers(self) -> list[nn.Module]:
+        """Of one code and different weights: what to compile, once for all."""
+        return list(self.model.get_submodule(self.spec.layers_path).children())
 
     def released(self) -> PreTrainedModel:
         """The model as it was before, for LoRA layers of another spec; this object must not be used any more."""

@@ -50,18 +50,20 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
     with reading_base(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
         hf_config = AutoConfig.from_pretrained(path)
-        attention = attention_on(device, hf_config)
+        attention = set_up_attention(device, hf_config)
         model = AutoModelForCausalLM.from_pretrained(
             path, config=hf_config, dtype=getattr(torch, config.dtype), attn_implementation=attention
         )
     return model.to(device).eval().requires_grad_(False), tokenizer  # type: ignore[arg-type]
 
 
-def attention_on(device: torch.device | str, hf_config: PretrainedConfig) -> str:
-    """At the short lengths that CPUs can afford, plain attention takes half the time of torch's fused one.
+def set_up_attention(device: torch.device | str, hf_config: PretrainedConfig) -> str:
+    """The attention that transformers shall use; on GPUs torch's, without cuDNN's, which plans anew for every shape.
 
-    And the fused one cannot cap its scores, as Gemma 2 does.
+    All of our batches differ in shape, and a plan takes longer than a layer. At the short lengths that CPUs can afford,
+    plain attention takes half the time of torch's fused one; and the fused one cannot cap its scores, as Gemma 2 does.
     """
+    torch.backends.cuda.enable_cudnn_sdp(False)
     capped = getattr(hf_config.get_text_config(), "attn_logit_softcapping", None) is not None
     return "eager" if capped or torch.device(device).type == "cpu" else "sdpa"
 

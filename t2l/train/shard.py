@@ -22,7 +22,7 @@ from t2l.config import BaseConfig
 from t2l.errors import CheckpointError
 from t2l.hub import find
 from t2l.lora.spec import find_layers
-from t2l.train.base import attention_on, base_path, reading_base
+from t2l.train.base import base_path, reading_base, set_up_attention
 
 _NOT_WEIGHTS = ("original/*", "consolidated*", "*.bin", "*.pth", "*.gguf", "*.onnx")
 """Second copies of the weights in other formats, which some repositories of the hub hold."""
@@ -39,7 +39,7 @@ def load_sharded_base(
     with reading_base(path):
         folder = _folder(path)
         tokenizer, hf_config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
-        attention = attention_on(device, hf_config)
+        attention = set_up_attention(device, hf_config)
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(
                 hf_config, dtype=getattr(torch, config.dtype), attn_implementation=attention

@@ -16,6 +16,7 @@ from t2l.data.collate import SftBatch
 from t2l.errors import ConfigError
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
+from t2l.lora.compiled import CompiledLayers
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextFeatures
 from t2l.train.losses import Losses, LossInputs, SoftLabels, through_base_losses
@@ -35,6 +36,7 @@ class SftModule(TrainModule):
         self._neftune_alpha, self._l2_generated = config.neftune_alpha, config.l2_generated
         self._label_smoothing = getattr(config, "label_smoothing", 0.0)
         self._frozen = (base,)  # in a tuple, nn.Module does not register it
+        self._compiled = CompiledLayers(base.decoder_layers if config.compile_base else [])
         check_head(base.model)
 
     @property
@@ -55,8 +57,10 @@ class SftModule(TrainModule):
         device_type = batch.input_ids_B_T.device.type
         with torch.autocast(device_type, dtype, enabled=dtype == torch.bfloat16):
             weights = self.model(features.states_N_T_D, features.mask_N_T)
+        with self._compiled.running():
+            logits_K_V = label_logits(self.base, weights, self._embed(batch), batch.label_positions_K)
         inputs = LossInputs(
-            logits_K_V=label_logits(self.base, weights, self._embed(batch), batch.label_positions_K),
+            logits_K_V=logits_K_V,
             label_ids_K=batch.label_ids_K,
             label_weights_K=batch.label_weights_K,
             weights=weights,

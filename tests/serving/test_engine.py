@@ -63,7 +63,7 @@ class Desk:
         self.order: list[str] = []
         """Ids by their first delta."""
         self._news = threading.Condition()
-        self.engine = BatchingEngine(t2l.base, t2l.tokenizer, EngineSettings(**settings), self._deliver)
+        self.engine = BatchingEngine(t2l.base, t2l.tokenizer, EngineSettings.model_validate(settings), self._deliver)
 
     def submit(self, id: str, prompt: list[int], adapter: Tensor | None = None, sampling: Sampling = GREEDY) -> None:
         self.engine.submit(

@@ -1,5 +1,8 @@
 """Batches: labels stand where the model predicts them, and weights add up to a mean of means."""
 
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -41,9 +44,18 @@ def test_weights_are_shares_of_the_mean_over_sequences(rows: list[Row], parts: i
         torch.testing.assert_close(shares, torch.full_like(shares, 1 / len(rows)))
 
 
-def test_micro_batches_are_of_like_length() -> None:
-    rows = [Row([1] * n, [2], 0) for n in (9, 1, 5, 3, 7)]
-    assert [[len(row) - 1 for row in part] for part in micro_batches(rows, 2)] == [[1, 3], [5, 7, 9]]
+@given(rows_of, st.integers(1, 4))
+def test_micro_batches_are_cut_where_padding_is_least(rows: list[Row], parts: int) -> None:
+    def computed(batches: Sequence[Sequence[Row]]) -> int:
+        return sum(collate(part, len(rows), pad_id=0).input_ids_B_T.numel() for part in batches)
+
+    parts = min(parts, len(rows))
+    ordered = sorted(rows, key=len)
+    found = micro_batches(rows, parts)
+    assert [row for part in found for row in part] == ordered and all(found) and len(found) == parts
+    cuts = combinations(range(1, len(rows)), parts - 1)
+    every = ([ordered[start:end] for start, end in pairwise([0, *cut, len(rows)])] for cut in cuts)
+    assert computed(found) == min(map(computed, every))
 
 
 def test_cutting_keeps_the_end() -> None:

@@ -44,13 +44,19 @@ cases = st.builds(
 
 
 @cache
-def base(family: str, attention: str = "eager", **settings: int) -> tuple[PerRowLora, torch.Tensor]:
+def base(
+    family: str,
+    attention: str = "eager",
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+    **settings: int,
+) -> tuple[PerRowLora, torch.Tensor]:
     """A model with a small window, and flat adapters for it; the last one is broken."""
     config_class, model_class = FAMILIES[family]
     torch.manual_seed(0)
     config = config_class(**SHAPE, **{**KINDS[family], **settings}, attn_implementation=attention)
     spec = LoraSpec.from_config(config, ["q_proj", "k_proj", "v_proj", "down_proj"], rank=3)
-    lora = PerRowLora(model_class(config).double().eval(), spec)
+    lora = PerRowLora(model_class(config).to(device, dtype).eval(), spec)
     flat = FlatLayout(spec).flatten(random_weights(spec, ADAPTERS))
     return lora, torch.cat([flat, torch.full_like(flat[:1], torch.nan)])
 
@@ -65,9 +71,16 @@ def alone(family: str, length: int, adapter: int | None, **settings: int) -> lis
     return output[0, length:].tolist()
 
 
-def run(family: str, requests: list[Case], rows: int, attention: str = "eager") -> list[list[int]]:
+def run(
+    family: str,
+    requests: list[Case],
+    rows: int,
+    attention: str = "eager",
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> list[list[int]]:
     """Each request joins at its step of arrival, or at the first later one at which a row is free."""
-    lora, flat = base(family, attention)
+    lora, flat = base(family, attention, dtype, device)
     batch, running = RowBatch(lora, rows, 64), list[int]()
     said = [list[int]() for _ in requests]
     waiting = sorted(range(len(requests)), key=lambda i: requests[i].arrival)

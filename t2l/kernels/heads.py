@@ -1,0 +1,173 @@
+"""A linear layer of a head and its output units in one pass: rows = (W x + bias) * scale + shift, one side of a module.
+
+The rows are by far the largest tensor. A matrix product and an elementwise pass move them three times; here they are
+written, once, and neither a cut of W nor a part of the trunk's output is copied.
+
+Legend: N tasks, L layers, R rank, S size of the side (in_features or out_features), H head input, K ranks that have
+outputs of their own (R, or 1 if they have inputs of their own). The product has N L or N L R rows and K S columns.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+class Blocks(NamedTuple):
+    """What a program computes: rows x columns, of H so much at a time."""
+
+    rows: int
+    columns: int
+    h: int
+    warps: int
+    stages: int
+    band: int = 16
+    """Blocks of rows that go together through the columns, for the cache."""
+
+
+BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
+    torch.bfloat16: (
+        (32, Blocks(32, 64, 128, warps=4, stages=3)),
+        (128, Blocks(128, 64, 64, warps=4, stages=4)),
+        (512, Blocks(64, 64, 64, warps=4, stages=4)),
+        (math.inf, Blocks(128, 128, 64, warps=8, stages=4)),
+    ),
+    torch.float32: (
+        (32, Blocks(32, 64, 64, warps=4, stages=3)),
+        (128, Blocks(128, 64, 32, warps=4, stages=4)),
+        (512, Blocks(64, 64, 64, warps=4, stages=3)),
+        (math.inf, Blocks(128, 128, 32, warps=8, stages=4)),
+    ),
+}
+"""For at most so many rows, the fastest on an H200. With few, the time is that of reading W: every core must read."""
+
+SHARE = 64
+"""Multiples of so many tasks go by so many at a time, for which scale and shift are read once; that leaves registers
+for larger blocks."""
+
+SHARED_BLOCKS = {
+    torch.bfloat16: Blocks(128, 128, 64, warps=8, stages=3),
+    torch.float32: Blocks(128, 256, 32, warps=8, stages=4),
+}
+
+FP32_PRECISION = "tf32"
+"""How fp32 is multiplied: "tf32" (mantissas of 10 bits, so 1e-3 of the terms) or "ieee" (in full, but several times
+slower). Sums are fp32 in any case."""
+
+
+@triton.jit(do_not_specialize=["tasks"])
+def _head_rows(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    scale_ptr,
+    shift_ptr,
+    out_ptr,
+    x_stride,
+    weight_stride,
+    bias_stride,
+    tasks,
+    GROUPS: tl.constexpr,
+    RANKS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SIZE: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    SHARED: tl.constexpr,
+    BAND: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """One program: a block of rows and columns.
+
+    Rows are dealt out SHARED tasks at a time, group by group: a group, a layer or a rank of one, has scale and shift of
+    its own, which these tasks share. x lies RANKS rows at a time.
+    """
+    rows = tasks * GROUPS
+    # A band of blocks, then its neighbours to the right: what runs at a time reads the same x and W.
+    per_band = BAND * tl.cdiv(COLUMNS, BLOCK_J)
+    top = tl.program_id(0) // per_band * BAND
+    height = tl.minimum(tl.cdiv(rows, BLOCK_M) - top, BAND)
+    turn = tl.program_id(0) % per_band
+    first = (top + turn % height) * BLOCK_M
+    m = first + tl.arange(0, BLOCK_M)
+    j = turn // height * BLOCK_J + tl.arange(0, BLOCK_J)
+
+    # Beyond the edge, the last row and column again: so no load of the loop needs a mask.
+    inner = tl.minimum(m, rows - 1)
+    task = inner // (GROUPS * SHARED) * SHARED + inner % SHARED
+    row = (task * GROUPS + inner // SHARED % GROUPS).to(tl.int64)
+    x_rows = x_ptr + row // RANKS * x_stride + row % RANKS * HIDDEN
+    inner = tl.minimum(j, COLUMNS - 1)
+    rank, column = (inner // SIZE).to(tl.int64), inner % SIZE
+    weights = weight_ptr + rank * weight_stride + column * HIDDEN
+    found = tl.zeros([BLOCK_M, BLOCK_J], dtype=tl.float32)
+    for start in range(0, HIDDEN, BLOCK_H):
+        h = start + tl.arange(0, BLOCK_H)
+        if HIDDEN % BLOCK_H == 0:
+            x = tl.load(x_rows[:, None] + h[None, :])
+            weight = tl.load(weights[:, None] + h[None, :])
+        else:
+            x = tl.load(x_rows[:, None] + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
+            weight = tl.load(weights[:, None] + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
+        found = tl.dot(x, tl.trans(weight), found, input_precision=PRECISION)
+
+    bias = tl.load(bias_ptr + rank * bias_stride + column).to(tl.float32)
+    group = (first // SHARED + tl.arange(0, BLOCK_M // SHARED)) % GROUPS
+    places = group[:, None] * COLUMNS + j[None, :]
+    scale = tl.load(scale_ptr + places, mask=(j < COLUMNS)[None, :], other=0.0).to(tl.float32)
+    shift = tl.load(shift_ptr + places, mask=(j < COLUMNS)[None, :], other=0.0).to(tl.float32)
+    shift += bias[None, :] * scale
+    found = tl.reshape(found, [BLOCK_M // SHARED, SHARED, BLOCK_J]) * scale[:, None, :] + shift[:, None, :]
+    out = tl.reshape(found, [BLOCK_M, BLOCK_J]).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + row[:, None] * COLUMNS + j[None, :], out, mask=(m < rows)[:, None] & (j < COLUMNS)[None, :])
+
+
+def fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether there are blocks for their dtype, which is one and the same except under autocast."""
+    return x.dtype == weight.dtype and x.dtype in BLOCKS
+
+
+def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Tensor, shift_L_R_S: Tensor) -> Tensor:
+    """Rows [N, L, R, S] of one side from its part of the trunk's output: [N, L, H] if K is R, else [N, L, R, H]."""
+    layers, ranks, size = scale_L_R_S.shape
+    tasks, own = len(x), len(weight_K_S_H)
+    in_rows = ranks if x.ndim == 4 else 1
+    assert in_rows * own == ranks and all(t.is_contiguous() for t in (scale_L_R_S, shift_L_R_S, weight_K_S_H[0]))
+    x_rows = x.flatten(0, 1)  # a view: between the rows lie those of other modules and sides
+    assert x_rows[0].is_contiguous()
+    groups, columns = layers * in_rows, own * size
+    out_N_L_R_S = torch.empty(tasks, layers, ranks, size, dtype=x.dtype, device=x.device)
+    shared = tasks % SHARE == 0
+    by_rows = next(blocks for most, blocks in BLOCKS[x.dtype] if tasks * groups <= most)
+    blocks = SHARED_BLOCKS[x.dtype] if shared else by_rows
+    _head_rows[(triton.cdiv(tasks * groups, blocks.rows) * triton.cdiv(columns, blocks.columns),)](
+        x_rows,
+        weight_K_S_H,
+        bias_K_S,
+        scale_L_R_S,
+        shift_L_R_S,
+        out_N_L_R_S,
+        x_rows.stride(0),
+        weight_K_S_H.stride(0),
+        bias_K_S.stride(0),
+        tasks,
+        GROUPS=groups,
+        RANKS=in_rows,
+        COLUMNS=columns,
+        SIZE=size,
+        HIDDEN=x.shape[-1],
+        PRECISION=FP32_PRECISION,
+        SHARED=SHARE if shared else 1,
+        BAND=blocks.band,
+        BLOCK_M=blocks.rows,
+        BLOCK_J=blocks.columns,
+        BLOCK_H=blocks.h,
+        num_warps=blocks.warps,  # pyright: ignore[reportCallIssue]  of every kernel
+        num_stages=blocks.stages,  # pyright: ignore[reportCallIssue]
+    )
+    return out_N_L_R_S

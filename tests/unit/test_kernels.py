@@ -1,0 +1,90 @@
+"""Our Triton kernels against plain torch: on a GPU, or by Triton's interpreter where there is none."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton", reason="needs Triton, which torch's builds for GPUs bring along")
+
+import test_engine_rows as rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lora_models import random_weights
+
+from t2l import kernels
+from t2l.kernels.decode_attention import decode_attention
+from t2l.kernels.row_lora import row_lora
+from t2l.lora.apply import RowLoraLinear
+from t2l.lora.flat import FlatLayout
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+few = settings(max_examples=10, deadline=None)
+
+
+@few
+@given(st.integers(1, 4), st.sampled_from([1, 3, 8, 16]), st.sampled_from([24, 512, 700]), st.sampled_from([40, 1100]))
+def test_row_lora_is_two_matrix_products(rows: int, rank: int, in_features: int, out_features: int) -> None:
+    torch.manual_seed(0)
+    bank = torch.randn(rows, rank * (in_features + out_features) + 8, device=DEVICE)  # something else lies in between
+    A = bank[:, : rank * in_features].unflatten(1, (rank, in_features))
+    B = bank[:, rank * in_features : -8].unflatten(1, (rank, out_features)).mT
+    x, y = torch.randn(rows, in_features, device=DEVICE), torch.randn(rows, out_features, device=DEVICE)
+    expected = y + 0.5 * (B @ (A @ x[..., None]))[..., 0]
+    torch.testing.assert_close(row_lora(y, x, A, B, 0.5), expected, rtol=1e-4, atol=1e-3)
+
+
+@few
+@given(
+    st.sampled_from([(4, 4), (8, 2), (6, 1)]),
+    st.sampled_from([16, 24, 64]),
+    st.lists(st.integers(0, 149), min_size=1, max_size=4),
+    st.sampled_from([None, 1, 50]),
+)
+def test_decoding_attends_to_what_a_row_has_said(
+    heads: tuple[int, int], size: int, positions: list[int], window: int | None
+) -> None:
+    torch.manual_seed(0)
+    (query_heads, kv_heads), rows = heads, len(positions)
+    cache = torch.randn(2, rows, kv_heads, 150, size, device=DEVICE)
+    keys, values = cache
+    q = torch.randn(rows, query_heads, size, device=DEVICE)
+    k, v = torch.randn(2, rows, kv_heads, size, device=DEVICE)
+    expected = []
+    for row, position in enumerate(positions):
+        keys[row, :, position + 1 :] = torch.nan  # what is not there yet must not be read
+        seen = slice(0 if window is None else max(0, position + 1 - window), position + 1)
+        own_keys, own_values = keys[row].clone(), values[row].clone()
+        own_keys[:, position], own_values[:, position] = k[row], v[row]
+        seen_keys, seen_values = (
+            kept[:, seen].repeat_interleave(query_heads // kv_heads, 0) for kept in (own_keys, own_values)
+        )
+        expected.append(F.scaled_dot_product_attention(q[row][:, None], seen_keys, seen_values, scale=0.3)[:, 0])
+    found = decode_attention(q, k, v, cache, torch.tensor(positions, device=DEVICE), 0.3, window)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+    for row, position in enumerate(positions):  # for the tokens to come
+        assert torch.equal(keys[row, :, position], k[row]) and torch.equal(values[row, :, position], v[row])
+
+
+def test_a_layer_takes_the_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    spec = rows.base("llama")[0].spec
+    layout = FlatLayout(spec)
+    weights = layout.unflatten(layout.flatten(random_weights(spec, 4))).to(DEVICE, torch.float32)
+    module = spec.modules[0]
+    layer = RowLoraLinear(torch.nn.Linear(module.in_features, module.out_features).eval(), 0.5).to(DEVICE)
+    layer.pair = (weights.A[module.name][:, 0], weights.B[module.name][:, 0])
+    x = torch.randn(4, 1, module.in_features, device=DEVICE)
+    plain = layer(x)  # gradients are on: two batched matmuls
+    monkeypatch.setattr(kernels, "usable", lambda device: True)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+def test_rows_say_the_same_with_fused_attention(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    lengths = (1, 4, 9, 15, 2)
+    requests = [rows.Case(length, length % rows.ADAPTERS, length % 4, rows.NEW) for length in lengths]
+    requests.append(rows.Case(4, None, 2, rows.NEW))
+    expected = [rows.alone(family, case.length, case.adapter) for case in requests]
+    monkeypatch.setattr(kernels, "usable", lambda device: True)
+    assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE) == expected
