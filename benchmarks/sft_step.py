@@ -83,20 +83,19 @@ class HypernetPeer:
                     part.item()
         self._engine.step(LR)
 
-    @torch.no_grad()
-    def loss(self, batches: Batches) -> float:
+    def first(self, batches: Batches) -> tuple[float, float]:
+        """Loss, and norm of its gradient."""
         self._module.eval()
-        return sum(float(self._forward(batch).total) for batch in batches)
-
-    def gradient_norm(self, batches: Batches) -> float:
-        self._module.eval()
+        loss = 0.0
         for batch in batches:
-            self._engine.backward(self._forward(batch))
+            losses = self._forward(batch)
+            self._engine.backward(losses)
+            loss += float(losses.total.detach())
         parameters = [parameter for parameter in self._module.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         for parameter in parameters:
             parameter.grad = None
-        return float(norm)
+        return loss, float(norm)
 
     def _forward(self, batch: SftBatch) -> Any:
         return self._engine.forward(batch.to(self._device), self._table.lookup(batch.description_index_B))
@@ -127,10 +126,10 @@ class PeftPeer:
         self._optimizer.zero_grad()
 
     @torch.no_grad()
-    def loss(self, batches: Batches) -> float:
-        """The mean over tokens, not ours over sequences."""
+    def first(self, batches: Batches) -> tuple[float, None]:
+        """Loss: the mean over tokens, not ours over sequences. The gradient is of other weights."""
         self._model.eval()
-        return mean(float(self._mean_loss(batch)) for batch in batches)
+        return mean(float(self._mean_loss(batch)) for batch in batches), None
 
     def _mean_loss(self, batch: SftBatch) -> Tensor:
         batch = batch.to(self._device)
@@ -212,10 +211,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     steps = range(WARM_UP_ROUNDS + arguments.steps)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
-    losses = {name: peer.loss(batches[name][0]) for name, peer in peers.items()}
-    gradients = {
-        name: peer.gradient_norm(batches[name][0]) for name, peer in peers.items() if isinstance(peer, HypernetPeer)
-    }
+    first = {name: peer.first(batches[name][0]) for name, peer in peers.items()}
 
     def step(name: str, number: int) -> float:
         torch.backends.cuda.enable_cudnn_sdp(name != "ours")  # see t2l/train/base.py
@@ -227,7 +223,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     computed = {
         name: mean(sum(batch.input_ids_B_T.numel() for batch in one) for one in batches[name]) for name in peers
     }
-    return {"losses": losses, "gradient_norms": gradients, "tokens_with_padding": computed, **summary(rounds, tokens)}
+    checked = {
+        "losses": {name: loss for name, (loss, _) in first.items()},
+        "gradient_norms": {name: norm for name, (_, norm) in first.items() if norm is not None},
+    }
+    return {**checked, "tokens_with_padding": computed, **summary(rounds, tokens)}
 
 
 def main() -> None:
