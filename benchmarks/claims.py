@@ -51,8 +51,9 @@ def _generate(result: dict[str, Any]) -> Iterator[Claim]:
     for run in result["runs"]:
         number = "1 adapter" if run["adapters"] == 1 else f"{run['adapters']} adapters"
         work = f"{number} generated ({run['variant']}, {run['dtype']}), {result['base']}"
-        times = run["ms"]["ours"], run["ms"]["upstream"]
-        yield _claim(work, "one by one, as upstream", "ms", times, run["ratios"]["ours/upstream"])
+        if "upstream" in run["ms"]:  # it is left out where it takes long
+            times = run["ms"]["ours"], run["ms"]["upstream"]
+            yield _claim(work, "one by one, as upstream", "ms", times, run["ratios"]["ours/upstream"])
 
 
 def _serve_decode(result: dict[str, Any]) -> Iterator[Claim]:
@@ -70,8 +71,23 @@ def _oracles(result: dict[str, Any]) -> Iterator[Claim]:
     yield _claim(work, "one after the other", "adapters/min", rates, result["ratios"]["at_once/one"])
 
 
+def _scaling(result: dict[str, Any]) -> Iterator[Claim]:
+    alone = result["alone"]["tokens_per_s"]
+    for name, label in (("whole_zero1", "the base on each"), ("partitioned", "the base partitioned")):
+        if (found := result.get(f"{name}_2")) is not None:
+            work = f"SFT step on two workers (Ray Train, DeepSpeed; {label}), {result['base']}"
+            low, high = (rate / alone for rate in found["range"])
+            yield Claim(work, "one worker", "tokens/s", (found["tokens_per_s"], alone), found["ratio"], low, high)
+
+
 def _claim(work: str, peer: str, unit: str, measured: tuple[float, float], ratio: dict[str, Any]) -> Claim:
     return Claim(work, peer, unit, measured, ratio["median"], *ratio["range"])
 
 
-_READERS = {"sft_step": _sft_step, "generate": _generate, "serve_decode": _serve_decode, "oracles": _oracles}
+_READERS = {
+    "sft_step": _sft_step,
+    "generate": _generate,
+    "serve_decode": _serve_decode,
+    "oracles": _oracles,
+    "scaling": _scaling,
+}

@@ -1,7 +1,7 @@
 """From task embeddings on the device to adapters on the device: ours beside upstream's way, and the floor.
 
     python benchmarks/generate.py --out benchmarks/results/generate_cpu.json
-    python benchmarks/generate.py --device cuda --base mistral-7b --adapters 1 16 64 256 --rounds 50 \
+    python benchmarks/generate.py --device cuda --base mistral-7b --adapters 1 64 --rounds 30 \
         --out benchmarks/results/generate_h200.json
 
 ours: HyperNetwork.forward for all embeddings at once, q and v of every layer, at the paper's sizes; on a GPU as a CUDA

@@ -1,8 +1,8 @@
 """How cost grows: decoding with adapters, rows, prompts and base models; generating with adapters.
 
     python benchmarks/growth.py --out benchmarks/results/growth_cpu.json
-    python benchmarks/growth.py --device cuda --base mistral-7b --bases qwen3-0.6b qwen3-4b mistral-7b --rows 256 \
-        --prompts 64 160 512 1024 --out benchmarks/results/growth_h200.json
+    python benchmarks/growth.py --device cuda --base mistral-7b --bases qwen3-0.6b mistral-7b --rows 256 \
+        --prompts 64 512 --steps 4 --rounds 2 --out benchmarks/results/growth_h200.json
 
 Each point is benchmarks/serve_decode.py without PEFT, or benchmarks/generate.py, at other sizes. Along a curve one
 thing changes: distinct adapters in a batch of fixed size, rows with an adapter each, tokens of a prompt, or the base

@@ -1,8 +1,8 @@
 """How the tokens/s of an SFT step grow with workers: Ray Train starts them, DeepSpeed drives them, as in a run.
 
     python benchmarks/scaling.py --out benchmarks/results/scaling_cpu.json
-    python benchmarks/scaling.py --device cuda --base mistral-7b --workers 1 2 --rows 64 --parts 4 --prompt 160 \
-        --steps 5 --compile --out benchmarks/results/scaling_h200.json
+    python benchmarks/scaling.py --device cuda --base mistral-7b --workers 1 2 --settings whole_zero1 partitioned \
+        --rows 64 --parts 4 --prompt 160 --steps 4 --rounds 2 --out benchmarks/results/scaling_h200.json
 
 Each worker takes `--rows` rows a step, so that two should do twice the tokens in the same time. The goal is 95 % of
 that: 1.9 times at two. All are held against one worker with the whole base, which is always measured.

@@ -1,8 +1,8 @@
 """Tokens/s of a whole SFT step (forward, backward, optimizer): ours beside two peers, alternating in one run.
 
     python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
-    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 4 --peer-parts 16 --prompt 160 \
-        --compile --out benchmarks/results/sft_step_h200.json
+    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 8 --peer-parts 16 --prompt 160 \
+        --steps 3 --compile --out benchmarks/results/sft_step_h200.json
 
 ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss, with the
     rows of a step in micro-batches of like length.
@@ -10,7 +10,7 @@ peft: PEFT with ONE shared LoRA and no hypernetwork, as a plain Hugging Face Tra
 per_token: our hypernetwork and loss, but adapters applied as upstream does (benchmarks/per_token.py), and three host
     syncs a micro-batch.
 
-Peers attend as torch chooses to; ours does without cuDNN, which plans anew for every new shape (t2l/train/base.py).
+All attend without cuDNN, which plans anew for every new shape (t2l/train/base.py): peers are faster by it too.
 
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
@@ -214,7 +214,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     first = {name: peer.first(batches[name][0]) for name, peer in peers.items()}
 
     def step(name: str, number: int) -> float:
-        torch.backends.cuda.enable_cudnn_sdp(name != "ours")  # see t2l/train/base.py
         seed_step(config.seed, number, 0)
         return memory_of(partial(peers[name].step, batches[name][number]))
 
