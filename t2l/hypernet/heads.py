@@ -46,7 +46,7 @@ class Head(nn.Module, ABC):
         """
         inputs = hidden.unbind(2) if self.per_side else (hidden, hidden)
         layers = tuple(zip(inputs, self.sides(self.weight), self.sides(self.bias), strict=True))
-        if units is not None and not torch.is_grad_enabled() and kernels.usable(hidden.device):
+        if units is not None and not torch.is_grad_enabled() and kernels.usable(hidden.device, kernels.HOPPER):
             from t2l.kernels.heads import fits, head_rows  # Triton is not there where kernels are not usable
 
             if fits(hidden, self.weight):

@@ -1,8 +1,17 @@
-"""Triton kernels for NVIDIA GPUs, each beside a plain torch path that CPUs take."""
+"""Triton kernels for NVIDIA GPUs, each beside a plain torch path that other devices take."""
 
 import torch
 
+AMPERE, HOPPER = (8, 0), (9, 0)
+"""Compute capabilities."""
 
-def usable(device: torch.device) -> bool:
-    """Whether tensors there may be given to a kernel; torch's builds for NVIDIA GPUs bring Triton along."""
-    return device.type == "cuda" and torch.version.cuda is not None
+
+@torch.compiler.assume_constant_result  # not for torch.compile to look into
+def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
+    """Whether tensors there may be given to a kernel; torch's builds for NVIDIA GPUs bring Triton along.
+
+    AMPERE: kernels that fit into any such chip's shared memory, in bf16. HOPPER: those that need what came with it.
+    """
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= capability

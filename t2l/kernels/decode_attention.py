@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK_L = 64
+_BLOCK_BYTES = 64 * 256
+"""Of keys, and of values, at a time: 64 positions of 128 in bf16. Three such blocks of both are in flight, 96 KiB."""
 _FEWEST_ROWS = 16
 """Of a matrix product on tensor cores; the query heads of a group rarely fill it."""
 
@@ -102,6 +103,7 @@ def decode_attention(
     assert keys_N_K_L_D.stride()[2:] == (size, 1)
     assert all(tensor.stride()[1:] == (size, 1) for tensor in (q_N_Q_D, k_N_K_D, v_N_K_D))
     group = query_heads // heads
+    block_d = max(16, triton.next_power_of_2(size))
     out_N_Q_D = torch.empty(rows, query_heads, size, dtype=q_N_Q_D.dtype, device=q_N_Q_D.device)
     _decode_attention[(rows, heads)](
         q_N_Q_D,
@@ -124,8 +126,8 @@ def decode_attention(
         WINDOWED=window is not None,
         PRECISION="ieee" if q_N_Q_D.dtype == torch.float32 else "tf32",
         BLOCK_G=max(_FEWEST_ROWS, triton.next_power_of_2(group)),
-        BLOCK_D=max(16, triton.next_power_of_2(size)),
-        BLOCK_L=_BLOCK_L,
+        BLOCK_D=block_d,
+        BLOCK_L=min(64, max(16, _BLOCK_BYTES // (block_d * q_N_Q_D.itemsize))),
     )
     return out_N_Q_D
 
