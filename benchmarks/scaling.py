@@ -44,7 +44,7 @@ from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
 from t2l.train.base import build_spec
 from t2l.train.loop import LogRecord, train
-from t2l.train.shard import _partition
+from t2l.train.shard import partition
 from t2l.train.state import State
 from t2l.train.step import SftModule
 from t2l.train.zero import DeepSpeedEngine
@@ -109,7 +109,7 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     base = random_base(arguments.base, device)
     spec = build_spec(config.lora, base.config)
     if config.cluster.shard_base and context.get_world_size() > 1:
-        partition(base, device)
+        partition_whole(base, device)
     torch.manual_seed(config.seed)
     module = SftModule(PerRowLora(base, spec), build_model(config, spec, FEATURES), config.train)
     engine, rounds = DeepSpeedEngine(module, config.train, config.cluster.zero_stage, device), Rounds()
@@ -119,9 +119,9 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     return rounds.measured(device)
 
 
-def partition(base: PreTrainedModel, device: str) -> None:
+def partition_whole(base: PreTrainedModel, device: str) -> None:
     """Cut up what every worker holds whole: the weights are random but the same, so that no files are needed."""
-    _partition(base, torch.device(device))
+    partition(base, torch.device(device))
     with torch.no_grad():  # as `load_sharded_base` does, for the same reason
         base.base_model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
 

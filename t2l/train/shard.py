@@ -45,7 +45,7 @@ def load_sharded_base(
                 hf_config, dtype=getattr(torch, config.dtype), attn_implementation=attention
             )
     model.eval().requires_grad_(False)
-    _partition(model, torch.device(device))
+    partition(model, torch.device(device))
     model._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device))
     model.tie_weights()
     _fill(model, folder)
@@ -63,7 +63,7 @@ def _folder(path: str) -> str:
     return snapshot_download(path, ignore_patterns=list(_NOT_WEIGHTS))
 
 
-def _partition(model: PreTrainedModel, device: torch.device) -> None:
+def partition(model: PreTrainedModel, device: torch.device) -> None:
     """Cut up the layers. The model around them only says which one comes next."""
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     _, layers = find_layers(model, model.config)

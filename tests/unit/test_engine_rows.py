@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import LlamaConfig
 
 from serve.engine.kv import AttentionMasks
 from serve.engine.rows import RowBatch
+from serve.engine.step_graphs import sizes
 from serve.protocol import Sampling
 from t2l.errors import ConfigError
 from t2l.lora import LoraSpec
@@ -145,3 +147,11 @@ def test_unknown_layers_are_refused() -> None:
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(ConfigError, match="linear_attention"):
         AttentionMasks(config)
+
+
+@given(st.integers(1, 300))
+def test_a_graph_for_any_number_of_rows_wastes_few_of_them(rows: int) -> None:
+    found = sizes(rows)
+    assert found[-1] == rows and found == sorted(set(found))
+    assert all(larger <= 2 * smaller for smaller, larger in pairwise(found))
+    assert all(larger <= 1.5 * smaller for smaller, larger in pairwise(found) if smaller >= 16)

@@ -80,11 +80,11 @@ def test_a_layer_takes_the_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(layer(x), plain, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("family", ["mistral", "qwen3"])  # a window in all layers, and in some
 def test_rows_say_the_same_with_fused_attention(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    lengths = (1, 4, 9, 15, 2)
-    requests = [rows.Case(length, length % rows.ADAPTERS, length % 4, rows.NEW) for length in lengths]
-    requests.append(rows.Case(4, None, 2, rows.NEW))
-    expected = [rows.alone(family, case.length, case.adapter) for case in requests]
+    lengths, new = (1, 9, 15, 4), 4  # few: the interpreter takes its time
+    requests = [rows.Case(length, length % rows.ADAPTERS, length % 4, new) for length in lengths]
+    requests.append(rows.Case(4, None, 2, new))
+    expected = [rows.alone(family, case.length, case.adapter)[:new] for case in requests]
     monkeypatch.setattr(kernels, "usable", lambda *_: True)
     assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE) == expected

@@ -21,12 +21,11 @@ def loss_and_gradients(lora: PerRowLora, weights: LoraWeights, rows: int, length
     return [loss, *torch.autograd.grad(loss, list(leaves.tensors()))]
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_compiled_layers_give_the_same_by_few_graphs(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+def test_compiled_layers_give_the_same_by_few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # inductor takes a minute
     torch._dynamo.reset()
     counters.clear()
-    config_class, model_class = FAMILIES[family]
+    config_class, model_class = FAMILIES["qwen3"]
     config = config_class(**{**SHAPE, "num_hidden_layers": 6})
     spec = LoraSpec.from_config(config, ["q_proj", "down_proj"], rank=3)
     lora = PerRowLora(model_class(config).double().eval(), spec)
