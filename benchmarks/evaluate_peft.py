@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from harness import finish, head, timed
+from harness import finish, head, make_parser, timed
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -114,11 +114,9 @@ def _score(asked: Sequence[Question], answers: Sequence[str]) -> float:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = make_parser(__doc__, device=True)
     parser.add_argument("--tasks", type=int, default=16, help="held-out tasks (default 16)")
     parser.add_argument("--inputs", type=int, nargs="+", default=[8, 20], help="inputs of each (default 8, then 20)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

@@ -15,12 +15,11 @@ adapters written once) over the bandwidth of a copy that is measured in the same
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from harness import bandwidth, finish, head, in_turn, median_seconds, ratios
-from shapes import NAMES, base_config
+from shapes import EMBEDDING, RANK, TARGETS, base_config, shaped_parser
 from torch import Tensor
 
 from t2l.config import HypernetConfig
@@ -28,10 +27,6 @@ from t2l.graphs import CudaGraph
 from t2l.hypernet.model import HyperNetwork
 from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
-
-EMBEDDING = 1024
-"""Of gte-large-en-v1.5, the paper's encoder."""
-
 
 PEER_AT_MOST = 8
 """Adapters: upstream's way takes as much longer as there are more."""
@@ -95,13 +90,10 @@ def difference(ours: LoraWeights, theirs: list[dict[str, Tensor]]) -> float:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser = shaped_parser(__doc__)
     parser.add_argument("--variants", nargs="+", choices=("S", "M", "L"), default=["S", "M", "L"])
     parser.add_argument("--adapters", type=int, nargs="+", default=[1, 8], help="made at once (default 1, then 8)")
     parser.add_argument("--rounds", type=int, default=10, help="measured rounds (default 10)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 
@@ -109,9 +101,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     device = arguments.device
-    torch.set_float32_matmul_precision("high")  # as serve/hypernet.py does: TF32 on a GPU
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as serve/hypernet.py does
     result = head("generate", device, base=arguments.base)
-    spec = LoraSpec.from_config(base_config(arguments.base), ["q_proj", "v_proj"], rank=8)
+    spec = LoraSpec.from_config(base_config(arguments.base), TARGETS, rank=RANK)
     found = []
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for variant in arguments.variants:

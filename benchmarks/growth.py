@@ -11,14 +11,13 @@ model. `make bench` draws the curves.
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import generate
 import torch
 from harness import finish, head
-from serve_decode import RANK, TARGETS, Load, measure, random_lora
-from shapes import NAMES, base_config
+from serve_decode import Load, measure, random_lora
+from shapes import NAMES, RANK, TARGETS, base_config, shaped_parser
 
 from t2l.lora.apply import PerRowLora
 from t2l.lora.spec import LoraSpec
@@ -71,9 +70,7 @@ def generating(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser = shaped_parser(__doc__)
     parser.add_argument(
         "--bases", nargs="+", choices=NAMES, default=["embedded"], help="for the curve over base models"
     )
@@ -81,7 +78,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 128], help="tokens (default 16, 64, 128)")
     parser.add_argument("--steps", type=int, default=8, help="of each round (default 8)")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds of each point (default 3)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """What benchmarks share: peers in turn, their ratios, the machine, and the result as one line of JSON."""
 
+import argparse
 import json
 import os
 import statistics
@@ -31,6 +32,15 @@ COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
 
 Round = dict[str, Taken[T]]
 """By the name of the peer."""
+
+
+def make_parser(doc: str | None, device: bool = False) -> argparse.ArgumentParser:
+    """Of a benchmark's command line: where it runs, if that can be chosen, and where its result goes."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if device:
+        made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
+    return made
 
 
 def head(benchmark: str, device: str = "cpu", **settings: Any) -> dict[str, Any]:

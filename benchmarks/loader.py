@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from harness import finish, head
+from harness import finish, head, make_parser
 
 from t2l.cluster.metrics import Metrics
 from t2l.config import RunConfig, load_config
@@ -121,11 +121,9 @@ def runs(settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = make_parser(__doc__, device=True)
     parser.add_argument("--steps", type=int, default=40, help="of each run (default 40)")
     parser.add_argument("--loader-steps", type=int, default=480, help="steps made by the loader alone (default 480)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

@@ -11,9 +11,8 @@ over rounds of one round's times; who goes first changes from round to round.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from harness import finish, head, in_turn, median_seconds, ratios
+from harness import finish, head, in_turn, make_parser, median_seconds, ratios
 from transformers import PreTrainedTokenizerBase
 
 from t2l.checkpoint import read_info
@@ -58,13 +57,11 @@ def largest_difference(one: Adapters, other: Adapters) -> float:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser = make_parser(__doc__, device=True)
     parser.add_argument("--tasks", type=int, default=8, help="as many in one batch (default 8)")
     parser.add_argument("--steps", type=int, default=10, help="of each adapter (default 10)")
     parser.add_argument("--rows", type=int, default=8, help="samples of each adapter and step (default 8)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one to warm up (default 5)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

@@ -24,7 +24,6 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,8 +31,8 @@ import ray
 import ray.train.torch
 import torch
 from harness import finish, head
-from sft_step import FEATURES, GIB, VOCABULARY, draw_rows
-from shapes import NAMES, random_base
+from sft_step import GIB, VOCABULARY, draw_rows
+from shapes import EMBEDDING, random_base, shaped_parser
 from transformers import PreTrainedModel
 
 from t2l.cluster.train import check_resources, start_ray
@@ -111,9 +110,9 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     if config.cluster.shard_base and context.get_world_size() > 1:
         partition_whole(base, device)
     torch.manual_seed(config.seed)
-    module = SftModule(PerRowLora(base, spec), build_model(config, spec, FEATURES), config.train)
+    module = SftModule(PerRowLora(base, spec), build_model(config, spec, EMBEDDING), config.train)
     engine, rounds = DeepSpeedEngine(module, config.train, config.cluster.zero_stage, device), Rounds()
-    states = torch.randn(arguments.rows, 1, FEATURES, generator=torch.Generator().manual_seed(0)).half().numpy()
+    states = torch.randn(arguments.rows, 1, EMBEDDING, generator=torch.Generator().manual_seed(0)).half().numpy()
     table = DescriptionTable(len(states), lambda numbers: [states[number] for number in numbers], device)
     train(engine, Drawn(config, arguments, context.get_world_rank()), table, config, rounds, None)
     return rounds.measured(device)
@@ -148,9 +147,7 @@ def measure(arguments: argparse.Namespace, setting: str, workers: int) -> dict[s
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser = shaped_parser(__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="how many, in turn (default 1 2)")
     parser.add_argument("--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="(default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds (default 3)")
@@ -160,7 +157,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=24, help="median tokens of a prompt (default 24)")
     parser.add_argument("--answer", type=int, default=8, help="mean tokens of an answer (default 8)")
     parser.add_argument("--compile", action="store_true", help="compile the layers of the base (train.compile_base)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

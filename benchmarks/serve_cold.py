@@ -16,11 +16,10 @@ import argparse
 import asyncio
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-from harness import finish, head
+from harness import finish, head, make_parser
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from serve_load import PORT, Question, application, ask, questions
@@ -87,9 +86,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--descriptions", type=int, default=40)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     result = head("serve_cold")
     finish(result | run(arguments), arguments.out)

@@ -17,16 +17,16 @@ peft: `generate(adapter_names=[...])`, PEFT's way to serve different adapters in
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import peft
 import torch
 from harness import bandwidth, finish, head, in_turn, median_seconds, ratios, timed
-from shapes import NAMES, random_base
+from shapes import RANK, TARGETS, random_base, shaped_parser
 from torch import Tensor
 
+from serve.engine.kv import RowCache
 from serve.engine.rows import RowBatch
 from serve.protocol import Sampling
 from serve.settings import EngineSettings
@@ -34,7 +34,6 @@ from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
 from t2l.lora.spec import LoraSpec
 
-TARGETS, RANK = ["q_proj", "v_proj"], 8
 GREEDY = Sampling(max_tokens=1 << 20)
 READ_AT_ONCE = EngineSettings().prefill_tokens
 TOKEN = 1
@@ -107,12 +106,11 @@ def floor_bytes(base: PerRowLora, load: Load) -> dict[str, float]:
     """What a decoding step must read: all weights but the input embeddings, keys and values so far, adapters."""
     config, model = base.model.config.get_text_config(), base.model
     size = model.dtype.itemsize
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight  # type: ignore[union-attr]
     embeddings = 0 if tied else config.vocab_size * config.hidden_size
     weights = size * (sum(parameter.numel() for parameter in model.parameters()) - embeddings)
     positions = load.rows * (load.prompt + load.length) / 2
-    cache = size * 2.0 * config.num_hidden_layers * config.num_key_value_heads * head_dim * positions
+    cache = RowCache(model, rows=1, max_length=1).buffer.nbytes * positions
     return {"base": weights + cache, "adapted": weights + cache + size * base.spec.num_parameters * load.rows}
 
 
@@ -143,14 +141,11 @@ def measure(base: PerRowLora, load: Load, peft_peer: Callable[[int], object] | N
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser = shaped_parser(__doc__)
     parser.add_argument("--rows", type=int, default=64, help="that decode together, an adapter each (default 64)")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt (default 32)")
     parser.add_argument("--steps", type=int, default=8, help="of each round (default 8)")
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up (default 7)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import aiohttp
 import ray
-from harness import finish, head
+from harness import finish, head, make_parser
 from ray import serve
 
 from serve.app import deployment
@@ -176,13 +176,12 @@ def summary(result: dict[str, Any], peft: dict[str, Any], wrong: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=64, help="length of each answer")
     parser.add_argument("--peft-tokens", type=int, default=32, help="length of its answers: it is slow")
     parser.add_argument("--turns", type=int, default=1, help="questions of each client and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     asked = questions(arguments.clients)
     result = head("serve_load", clients=len(asked))

@@ -26,7 +26,6 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -34,7 +33,7 @@ import peft
 import torch
 from harness import Round, finish, head, in_turn, median_seconds, ratios
 from per_token import IGNORED, PerTokenModule, spread
-from shapes import NAMES, random_base
+from shapes import EMBEDDING, random_base, shaped_parser
 from torch import Tensor, nn
 
 from t2l.config import RunConfig, SftConfig, load_config
@@ -47,8 +46,6 @@ from t2l.train.engine import TorchEngine, adamw, set_lr
 from t2l.train.step import SftModule, seed_step
 
 WARM_UP_ROUNDS = 2
-FEATURES = 1024
-"""Of gte-large-en-v1.5, the paper's encoder."""
 LR = 1e-4
 VOCABULARY = 1000
 """Of the random tokens."""
@@ -66,10 +63,10 @@ class HypernetPeer:
         model = random_base(base, device)
         spec = build_spec(config.lora, model.config)
         torch.manual_seed(config.seed)
-        self._module = kind(PerRowLora(model, spec), build_model(config, spec, FEATURES), config.train)
+        self._module = kind(PerRowLora(model, spec), build_model(config, spec, EMBEDDING), config.train)
         self._engine = TorchEngine(self._module, config.train, device)
         self._device, self._syncs = device, kind is PerTokenModule
-        states = torch.randn(config.train.tasks_per_step, 1, FEATURES, generator=torch.Generator().manual_seed(0))
+        states = torch.randn(config.train.tasks_per_step, 1, EMBEDDING, generator=torch.Generator().manual_seed(0))
         texts = list(states.half().numpy())
         self._table = DescriptionTable(len(texts), lambda numbers: [texts[number] for number in numbers], device)
 
@@ -91,10 +88,8 @@ class HypernetPeer:
             losses = self._forward(batch)
             self._engine.backward(losses)
             loss += float(losses.total.detach())
-        parameters = [parameter for parameter in self._module.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        for parameter in parameters:
-            parameter.grad = None
+        norm = nn.utils.clip_grad_norm_(self._module.parameters(), math.inf)  # measures alone
+        self._module.zero_grad()
         return loss, float(norm)
 
     def _forward(self, batch: SftBatch) -> Any:
@@ -184,9 +179,7 @@ def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, 
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    parser = shaped_parser(__doc__)
     parser.add_argument("--steps", type=int, default=15, help="measured rounds (default 15)")
     parser.add_argument("--rows", type=int, default=64, help="of a step, each with an adapter of its own (default 64)")
     parser.add_argument("--parts", type=int, default=4, help="micro-batches of our step (default 4)")
@@ -194,7 +187,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=24, help="median tokens of a prompt (default 24)")
     parser.add_argument("--answer", type=int, default=8, help="mean tokens of an answer (default 8)")
     parser.add_argument("--compile", action="store_true", help="compile the layers of our base (train.compile_base)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, which is also the last line printed")
     return parser.parse_args()
 
 

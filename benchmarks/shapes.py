@@ -1,8 +1,10 @@
 """Base models by name, with random weights and no files: how fast they are does not depend on what they know."""
 
+import argparse
 from typing import Any
 
 import torch
+from harness import make_parser
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
 from t2l.embedded import BASE_DIR
@@ -27,6 +29,17 @@ SHAPES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     ),
 }
 NAMES = ("embedded", *SHAPES)
+TARGETS, RANK = ["q_proj", "v_proj"], 8
+"""Of the adapters, the paper's."""
+EMBEDDING = 1024
+"""Of gte-large-en-v1.5, the paper's encoder."""
+
+
+def shaped_parser(doc: str | None) -> argparse.ArgumentParser:
+    """As `harness.make_parser`, with a choice of the base model too."""
+    made = make_parser(doc, device=True)
+    made.add_argument("--base", choices=NAMES, default="embedded", help="shapes of the base model")
+    return made
 
 
 def base_config(name: str) -> PreTrainedConfig:

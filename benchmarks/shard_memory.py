@@ -6,7 +6,6 @@ A random Llama is written to disk once. Workers (gloo) load it, then each takes 
 weights that a worker keeps, the peaks of its memory over that before, how far the adapters' gradient is off.
 """
 
-import argparse
 import json
 import os
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import finish, head
+from harness import finish, head, make_parser
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
@@ -126,10 +125,9 @@ def measure(folder: str, size: int, shard: bool, out: Path) -> tuple[dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder, out = f"{temporary}/base", Path(temporary) / "measured"

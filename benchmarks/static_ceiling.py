@@ -7,12 +7,10 @@ For each input of a held-out task, the best guess without its description is the
 same domain would give. Tasks of a domain share their inputs, so nothing in the input says which task is meant.
 """
 
-import argparse
 import random
 from collections import Counter, defaultdict
-from pathlib import Path
 
-from harness import finish, head
+from harness import finish, head, make_parser
 
 from t2l.tasks.universe import Program, full_splits
 from t2l.tasks.vocabulary import Input
@@ -44,9 +42,8 @@ def ceiling(split: str, inputs: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--inputs", type=int, default=50, help="of each task (default 50)")
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     result = head("static_ceiling", inputs_per_task=arguments.inputs)
     names = {"held_out": "test", "novel": "novel"}

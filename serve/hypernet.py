@@ -36,7 +36,8 @@ class HyperNetwork:
         checkpoint = load_checkpoint(folder)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         keep_freed_memory(self._device)
-        torch.set_float32_matmul_precision("high")  # on a GPU TF32, as the heads' kernel has it
+        if self._device == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32, as the heads' kernel has it
         self._hypernet = checkpoint.model.hypernet.to(self._device)
         self._layout = FlatLayout(checkpoint.spec)
         self._origin = Origin(
@@ -48,7 +49,7 @@ class HyperNetwork:
         )
         self._embedding_N_E = torch.zeros(ROWS, self._hypernet.embedding_dim, device=self._device)
         with torch.inference_mode():
-            self._flat = CudaGraph(self._flatten) if self._device == "cuda" else self._flatten
+            self._graph = CudaGraph(self._flatten) if self._device == "cuda" else None
         self._forward(np.zeros((1, self._hypernet.embedding_dim), np.float32))  # the first call of everything is slow
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
@@ -70,7 +71,7 @@ class HyperNetwork:
 
         def run(batch: list[int]) -> Tensor:
             self._embedding_N_E.copy_(inputs_N_E[batch])
-            return self._flat().clone()
+            return self._flatten() if self._graph is None else self._graph().clone()
 
         return in_uniform_batches(run, [None] * len(inputs_N_E), ROWS).cpu().numpy()
 

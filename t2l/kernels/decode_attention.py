@@ -104,7 +104,7 @@ def decode_attention(
     assert all(tensor.stride()[1:] == (size, 1) for tensor in (q_N_Q_D, k_N_K_D, v_N_K_D))
     group = query_heads // heads
     block_d = max(16, triton.next_power_of_2(size))
-    out_N_Q_D = torch.empty(rows, query_heads, size, dtype=q_N_Q_D.dtype, device=q_N_Q_D.device)
+    out_N_Q_D = q_N_Q_D.new_empty(q_N_Q_D.shape)
     _decode_attention[(rows, heads)](
         q_N_Q_D,
         k_N_K_D,
@@ -132,14 +132,4 @@ def decode_attention(
     return out_N_Q_D
 
 
-@decode_attention.register_fake
-def _(
-    q_N_Q_D: Tensor,
-    k_N_K_D: Tensor,
-    v_N_K_D: Tensor,
-    cache_2_N_K_L_D: Tensor,
-    position_N: Tensor,
-    scale: float,
-    window: int | None = None,
-) -> Tensor:
-    return torch.empty(q_N_Q_D.shape, dtype=q_N_Q_D.dtype, device=q_N_Q_D.device)
+decode_attention.register_fake(lambda q_N_Q_D, *_: q_N_Q_D.new_empty(q_N_Q_D.shape))

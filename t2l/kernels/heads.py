@@ -167,7 +167,7 @@ def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Te
         BLOCK_M=blocks.rows,
         BLOCK_J=blocks.columns,
         BLOCK_H=blocks.h,
-        num_warps=blocks.warps,  # pyright: ignore[reportCallIssue]  of every kernel
-        num_stages=blocks.stages,  # pyright: ignore[reportCallIssue]
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
     )
     return out_N_L_R_S

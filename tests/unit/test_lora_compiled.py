@@ -11,8 +11,8 @@ from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.apply import PerRowLora
 from t2l.lora.compiled import CompiledLayers
 
-MOST_GRAPHS = 4
-"""A first layer, whose input needs no gradient, and the others; and both again for what shapes have in common."""
+MOST_GRAPHS = 2
+"""A first layer, whose input needs no gradient, and the others."""
 
 
 def loss_and_gradients(lora: PerRowLora, weights: LoraWeights, rows: int, length: int) -> list[torch.Tensor]:
