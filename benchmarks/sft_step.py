@@ -1,11 +1,11 @@
 """Tokens/s of a whole SFT step (forward, backward, optimizer): ours beside two peers, alternating in one run.
 
     python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
-    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 8 --peer-parts 16 --prompt 160 \
-        --steps 3 --compile --out benchmarks/results/sft_step_h200.json
+    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 4 --peer-parts 16 --prompt 160 \
+        --rounds 3 --compile --out benchmarks/results/sft_step_h200.json
 
 ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss, with the
-    rows of a step in micro-batches of like length.
+    rows of a step in micro-batches of like length, on a GPU packed without padding.
 peft: PEFT with ONE shared LoRA and no hypernetwork, as a plain Hugging Face Trainer trains it: logits of all tokens.
 per_token: our hypernetwork and loss, but adapters applied as upstream does (benchmarks/per_token.py), and three host
     syncs a micro-batch.
@@ -14,7 +14,8 @@ All attend without cuDNN, which plans anew for every new shape (t2l/train/base.p
 
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
-Left out of the timing: making batches and encoding descriptions (the job does that once).
+A round is STEPS steps, one after the other as in a run. Left out of the timing: making batches and encoding
+descriptions (the job does that once).
 `losses`, `gradient_norms`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the
 most that a step takes on a GPU beyond what lies there between steps.
 
@@ -43,9 +44,10 @@ from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
 from t2l.train.base import build_spec
 from t2l.train.engine import TorchEngine, adamw, set_lr
+from t2l.train.packed import can_pack
 from t2l.train.step import SftModule, seed_step
 
-WARM_UP_ROUNDS = 2
+WARM_UP_ROUNDS, STEPS = 1, 3
 LR = 1e-4
 VOCABULARY = 1000
 """Of the random tokens."""
@@ -92,6 +94,11 @@ class HypernetPeer:
         self._module.zero_grad()
         return loss, float(norm)
 
+    def computed(self, batch: SftBatch) -> int:
+        """Tokens, with padding where there is any."""
+        packed = not self._syncs and can_pack(self._module.base.model)
+        return batch.count if packed else batch.input_ids_B_T.numel()
+
     def _forward(self, batch: SftBatch) -> Any:
         return self._engine.forward(batch.to(self._device), self._table.lookup(batch.description_index_B))
 
@@ -125,6 +132,9 @@ class PeftPeer:
         """Loss: the mean over tokens, not ours over sequences. The gradient is of other weights."""
         self._model.eval()
         return mean(float(self._mean_loss(batch)) for batch in batches), None
+
+    def computed(self, batch: SftBatch) -> int:
+        return batch.input_ids_B_T.numel()
 
     def _mean_loss(self, batch: SftBatch) -> Tensor:
         batch = batch.to(self._device)
@@ -165,12 +175,12 @@ def memory_of(step: Callable[[], None]) -> float:
 
 
 def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, Any]:
-    """tokens: of each round, those to warm up included."""
-    mean_tokens = mean(tokens[WARM_UP_ROUNDS:])
+    """tokens: of each step, those to warm up included."""
+    mean_tokens = mean(tokens[WARM_UP_ROUNDS * STEPS :])
     peers = {
         name: {
-            "tokens_per_s": mean_tokens / median_seconds(rounds, name),
-            "ms_per_step": median_seconds(rounds, name) * 1e3,
+            "tokens_per_s": mean_tokens * STEPS / median_seconds(rounds, name),
+            "ms_per_step": median_seconds(rounds, name) / STEPS * 1e3,
             "memory_gib": max(taken[name].value for taken in rounds),
         }
         for name in rounds[0]
@@ -180,7 +190,7 @@ def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, 
 
 def parse() -> argparse.Namespace:
     parser = shaped_parser(__doc__)
-    parser.add_argument("--steps", type=int, default=15, help="measured rounds (default 15)")
+    parser.add_argument("--rounds", type=int, default=5, help=f"measured, of {STEPS} steps each (default 5)")
     parser.add_argument("--rows", type=int, default=64, help="of a step, each with an adapter of its own (default 64)")
     parser.add_argument("--parts", type=int, default=4, help="micro-batches of our step (default 4)")
     parser.add_argument("--peer-parts", type=int, default=4, help="micro-batches of the peers' steps (default 4)")
@@ -200,25 +210,29 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "peft": PeftPeer(arguments.base, config, device),
         "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device),
     }
-    steps = range(WARM_UP_ROUNDS + arguments.steps)
+    steps = range((WARM_UP_ROUNDS + arguments.rounds) * STEPS)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
     first = {name: peer.first(batches[name][0]) for name, peer in peers.items()}
 
-    def step(name: str, number: int) -> float:
-        seed_step(config.seed, number, 0)
-        return memory_of(partial(peers[name].step, batches[name][number]))
+    def take_steps(name: str, round_number: int) -> None:
+        for number in range(round_number * STEPS, (round_number + 1) * STEPS):
+            seed_step(config.seed, number, 0)
+            peers[name].step(batches[name][number])
 
-    rounds = in_turn({name: partial(step, name) for name in peers}, arguments.steps, WARM_UP_ROUNDS)
+    def turn(name: str, number: int) -> float:
+        return memory_of(partial(take_steps, name, number))
+
+    rounds = in_turn({name: partial(turn, name) for name in peers}, arguments.rounds, WARM_UP_ROUNDS)
     tokens = [sum(batch.count for batch in one) for one in batches["ours"]]
     computed = {
-        name: mean(sum(batch.input_ids_B_T.numel() for batch in one) for one in batches[name]) for name in peers
+        name: mean(sum(peer.computed(batch) for batch in one) for one in batches[name]) for name, peer in peers.items()
     }
     checked = {
         "losses": {name: loss for name, (loss, _) in first.items()},
         "gradient_norms": {name: norm for name, (_, norm) in first.items() if norm is not None},
     }
-    return {**checked, "tokens_with_padding": computed, **summary(rounds, tokens)}
+    return {**checked, "tokens_computed": computed, **summary(rounds, tokens)}
 
 
 def main() -> None:

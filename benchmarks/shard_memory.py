@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import spawn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from t2l.config import BaseConfig
+from t2l.data.collate import Row, collate
 from t2l.embedded import BASE_DIR
 from t2l.embedded.tokenizer import load_tokenizer
 from t2l.lora.apply import PerRowLora
@@ -86,8 +87,9 @@ def gradient(lora: PerRowLora) -> Tensor:
     A = {m.name: torch.randn(rows, spec.num_layers, spec.rank, m.in_features) * 0.02 for m in spec.modules}
     B = {m.name: torch.randn(rows, spec.num_layers, m.out_features, spec.rank) * 0.02 for m in spec.modules}
     weights = LoraWeights(spec, A, {name: tensor.requires_grad_() for name, tensor in B.items()})
-    embeddings = lora.model.get_input_embeddings()(torch.randint(0, 1000, (rows, 64)))
-    label_logits(lora, weights, embeddings, torch.arange(63, rows * 64, 64)).log_softmax(-1)[:, 0].sum().backward()
+    batch = collate([Row(ids, [0], 0) for ids in torch.randint(0, 1000, (rows, 64)).tolist()], rows, pad_id=0)
+    embeddings = lora.model.get_input_embeddings()(batch.input_ids_B_T)
+    label_logits(lora, weights, batch, embeddings).log_softmax(-1)[:, 0].sum().backward()
     return torch.cat([tensor.grad.flatten() for tensor in B.values() if tensor.grad is not None])
 
 

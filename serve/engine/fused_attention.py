@@ -18,7 +18,7 @@ _CACHE = "row_cache_2_R_K_L_D"
 
 def can_fuse(model: PreTrainedModel) -> bool:
     """Not on CPUs, and not where attention is not torch's fused one either (Gemma 2 caps its scores)."""
-    return kernels.usable(model.device) and model.config._attn_implementation in ("sdpa", NAME)
+    return kernels.usable(model.device) and model.config._attn_implementation != "eager"
 
 
 def fuse_attention(model: PreTrainedModel, buffer: Tensor) -> None:

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from t2l import kernels
 from t2l.errors import SpecMismatchError
+from t2l.lora.dropout import dropout
 from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import LoraWeights
 
@@ -28,9 +28,9 @@ class RowLoraLinear(nn.Module):
     """A frozen linear layer that adds s B (A x) while `pair` is set.
 
     pair: A_NRI [n, r, i] and B_NOR [n, o, r] in the dtype of the layer, or None for the base layer alone.
-    Adapter j serves the k = rows / n consecutive rows from j k on. Plain attributes rather than arguments,
-    because the model in between passes none through; torch.compile treats the tensors as inputs, so new
-    values do not recompile.
+    Adapter j serves the k = rows / n consecutive rows from j k on; or, where rows are packed into one [1, T, i],
+    the tokens at which adapter_T [T] is j. Plain attributes rather than arguments, because the model in between
+    passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
     """
 
     def __init__(self, base: nn.Linear, scaling: float, dropout: float = 0.0) -> None:
@@ -39,6 +39,7 @@ class RowLoraLinear(nn.Module):
         self.scaling = scaling
         self.dropout = dropout
         self.pair: Pair | None = None
+        self.adapter_T: Tensor | None = None
         self.train(base.training)  # a fresh module is in training mode, and dropout would act on answers
 
     @property
@@ -47,9 +48,11 @@ class RowLoraLinear(nn.Module):
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [n k, ..., i] -> [n k, ..., o]."""
+        """x [n k, ..., i] -> [n k, ..., o]; packed, x [1, T, i] -> [1, T, o]."""
         if self.pair is None:
             return self.base(x)
+        if self.adapter_T is not None:
+            return self._packed(x[0], *self.pair, self.adapter_T)[None]
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -61,10 +64,17 @@ class RowLoraLinear(nn.Module):
 
             if fits(A_NRI, B_NOR):
                 return row_lora(y_NKtO[:, 0], x_NKtI[:, 0], A_NRI, B_NOR, self.scaling).view(*x.shape[:-1], -1)
-        h_NKtR = F.dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
+        h_NKtR = dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
         # In place and scaled inside the matmul: the large y is read and written once. No backward needs it.
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
+
+    def _packed(self, x_T_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, adapter_T: Tensor) -> Tensor:
+        """Every token by every adapter's A, what is not its own set to zero: n r columns beside the thousands of W."""
+        adapter_NR = torch.arange(A_NRI.shape[0] * A_NRI.shape[1], device=adapter_T.device) // A_NRI.shape[1]
+        h_T_NR = dropout(x_T_I, self.dropout, self.training) @ A_NRI.flatten(0, 1).T
+        h_T_NR = torch.where(adapter_T[:, None] == adapter_NR, h_T_NR * self.scaling, 0)
+        return self.base(x_T_I) + h_T_NR @ B_NOR.mT.flatten(0, 1)
 
 
 class PerRowLora(nn.Module):
@@ -107,12 +117,13 @@ class PerRowLora(nn.Module):
         with self.adapters(weights):
             return self.model(**inputs)
 
-    def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]:
+    def adapters(self, weights: LoraWeights | None, adapter_T: Tensor | None = None) -> AbstractContextManager[None]:
         """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`.
 
+        adapter_T: for packed rows, the number of each token's adapter.
         They are cast to the model's dtype and device once, here. Raises SpecMismatchError for another spec.
         """
-        return self.installed(None if weights is None else self.pairs(weights))
+        return self.installed(None if weights is None else self.pairs(weights), adapter_T)
 
     def enable_activation_checkpointing(self, every_n_layers: int = 1) -> None:
         """Keep no activations inside decoder layers; recompute them in the backward pass (training mode).
@@ -122,7 +133,7 @@ class PerRowLora(nn.Module):
         """
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self.installed([layer.pair for layer in self._layers])
+            return nullcontext(), self.installed([layer.pair for layer in self._layers], self._layers[0].adapter_T)
 
         def recomputed(function: Callable[..., Any], *args: Any) -> Any:
             if torch.compiler.is_compiling():  # the graph holds the adapters as inputs, and takes no contexts
@@ -148,18 +159,18 @@ class PerRowLora(nn.Module):
         return pairs
 
     @contextmanager
-    def installed(self, pairs: Sequence[Pair | None] | None) -> Iterator[None]:
+    def installed(self, pairs: Sequence[Pair | None] | None, adapter_T: Tensor | None = None) -> Iterator[None]:
         """`adapters` that `pairs` has prepared; None: the base model."""
-        previous = [layer.pair for layer in self._layers]
-        self._install(pairs or [None] * len(self._layers))
+        previous = [layer.pair for layer in self._layers], self._layers[0].adapter_T
+        self._install(pairs or [None] * len(self._layers), adapter_T)
         try:
             yield
         finally:
-            self._install(previous)
+            self._install(*previous)
 
-    def _install(self, pairs: Sequence[Pair | None]) -> None:
+    def _install(self, pairs: Sequence[Pair | None], adapter_T: Tensor | None) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
-            layer.pair = pair
+            layer.pair, layer.adapter_T = pair, adapter_T
 
 
 def _checked(present: Mapping[str, nn.Module], key: str, target: TargetModule) -> nn.Linear:

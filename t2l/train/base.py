@@ -21,6 +21,7 @@ from t2l.errors import CheckpointError
 from t2l.hub import find
 from t2l.lora.spec import LoraSpec
 from t2l.memory import keep_freed_memory
+from t2l.train import packed
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -58,14 +59,15 @@ def load_base(config: BaseConfig, device: torch.device | str) -> tuple[PreTraine
 
 
 def set_up_attention(device: torch.device | str, hf_config: PretrainedConfig) -> str:
-    """The attention that transformers shall use; on GPUs torch's, without cuDNN's, which plans anew for every shape.
+    """The attention that transformers shall use; on GPUs torch's (`packed.py`), without cuDNN's, which plans anew for
+    every shape.
 
     All of our batches differ in shape, and a plan takes longer than a layer. At the short lengths that CPUs can afford,
     plain attention takes half the time of torch's fused one; and the fused one cannot cap its scores, as Gemma 2 does.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
     capped = getattr(hf_config.get_text_config(), "attn_logit_softcapping", None) is not None
-    return "eager" if capped or torch.device(device).type == "cpu" else "sdpa"
+    return "eager" if capped or torch.device(device).type == "cpu" else packed.register()
 
 
 @contextmanager

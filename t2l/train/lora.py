@@ -123,7 +123,7 @@ def fit(base: PerRowLora, slots: LoraSlots, batch: SftBatch, settings: LoraTrain
 
 def logits_of(base: PerRowLora, weights: LoraWeights, batch: SftBatch) -> Tensor:
     embeddings_B_T_H = base.model.get_input_embeddings()(batch.input_ids_B_T)
-    return label_logits(base, weights, embeddings_B_T_H, batch.label_positions_K)
+    return label_logits(base, weights, batch, embeddings_B_T_H)
 
 
 class RowMaker:

@@ -19,8 +19,10 @@ from t2l.lora.apply import PerRowLora
 from t2l.lora.compiled import CompiledLayers
 from t2l.lora.weights import LoraWeights
 from t2l.text.encoder import TextFeatures
+from t2l.train.last_mlp import last_mlp_at
 from t2l.train.losses import Losses, LossInputs, SoftLabels, through_base_losses
 from t2l.train.module import TrainModule
+from t2l.train.packed import PackedRows, can_pack
 
 
 class SftModule(TrainModule):
@@ -58,7 +60,7 @@ class SftModule(TrainModule):
         with torch.autocast(device_type, dtype, enabled=dtype == torch.bfloat16):
             weights = self.model(features.states_N_T_D, features.mask_N_T)
         with self._compiled.running():
-            logits_K_V = label_logits(self.base, weights, self._embed(batch), batch.label_positions_K)
+            logits_K_V = label_logits(self.base, weights, batch, self._embed(batch))
         inputs = LossInputs(
             logits_K_V=logits_K_V,
             label_ids_K=batch.label_ids_K,
@@ -86,16 +88,19 @@ def _teacher_of(batch: SftBatch) -> SoftLabels | None:
     return SoftLabels(batch.teacher_ids_K_J, batch.teacher_probs_K_J)
 
 
-def label_logits(
-    base: PerRowLora, weights: LoraWeights | None, embeddings_B_T_H: Tensor, label_positions_K: Tensor
-) -> Tensor:
-    """Logits [K, V] of the adapted base (None: as it is) at label positions alone.
+def label_logits(base: PerRowLora, weights: LoraWeights | None, batch: SftBatch, embeddings_B_T_H: Tensor) -> Tensor:
+    """Logits [K, V] of the adapted base (None: as it is) at label positions alone, without padding where that can be.
 
     Those of prompts would be the bulk of the memory.
     """
-    with base.adapters(weights), _unpacked_rows():
-        hidden_B_T_H = base.model.base_model(inputs_embeds=embeddings_B_T_H, use_cache=False).last_hidden_state
-    return head(base.model, hidden_B_T_H.flatten(0, 1).index_select(0, label_positions_K))
+    inputs, adapter_T, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
+    if can_pack(base.model):
+        rows = PackedRows.of(batch.lengths_B, embeddings_B_T_H.shape[1], batch.count)
+        inputs, positions_K = rows.inputs(embeddings_B_T_H), rows.find(positions_K)
+        adapter_T = rows.row_T if weights is None else rows.row_T // (len(batch.lengths_B) // len(weights))
+    with base.adapters(weights, adapter_T), last_mlp_at(base, positions_K), _unchecked_rows():
+        hidden = base.model.base_model(**inputs, use_cache=False).last_hidden_state
+    return head(base.model, hidden.flatten(0, 1).index_select(0, positions_K))
 
 
 def head(model: PreTrainedModel, hidden_K_H: Tensor) -> Tensor:
@@ -130,8 +135,9 @@ def check_head(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _unpacked_rows() -> Iterator[None]:
-    """Spare transformers its check for several sequences packed into one row: it makes the host wait for the device."""
+def _unchecked_rows() -> Iterator[None]:
+    """Spare transformers its check for several sequences packed into one row: it makes the host wait for the device,
+    and would have a mask for what `packed.attention` is told otherwise."""
     check = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = lambda position_ids: None
     try:

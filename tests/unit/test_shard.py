@@ -12,6 +12,7 @@ from tiny import tiny_config, tiny_tokenizer
 from t2l.cluster.place import Place
 from t2l.cluster.worker import load
 from t2l.config import BaseConfig
+from t2l.data.collate import Row, collate
 from t2l.errors import CheckpointError, ConfigError
 from t2l.lora import LoraSpec
 from t2l.lora.apply import PerRowLora
@@ -54,8 +55,8 @@ def test_states_logits_and_gradients_are_the_same(group: None, tmp_path: Path, f
 
 def logits_and_gradient(lora: PerRowLora) -> tuple[torch.Tensor, torch.Tensor]:
     weights = random_weights(lora.spec, 3, torch.float32).map(lambda tensor: tensor.requires_grad_())
-    embeddings = lora.model.get_input_embeddings()(tokens(3))
-    logits = label_logits(lora, weights, embeddings, torch.arange(18))
+    batch = collate([Row(ids, [1, 2], 0) for ids in tokens(3).tolist()], 3, pad_id=0)
+    logits = label_logits(lora, weights, batch, lora.model.get_input_embeddings()(batch.input_ids_B_T))
     logits.float().log_softmax(-1)[:, 0].sum().backward()
     gradient = weights.A["q_proj"].grad
     assert gradient is not None

@@ -1,0 +1,114 @@
+"""Rows without padding: their tokens stand one after the other in a single row, and attention keeps them apart.
+
+Axes: B rows, W width that they would be padded to, T tokens of all of them, H query heads, G key-value heads, D head
+size, K labels.
+"""
+
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from t2l import kernels
+
+NAME = "t2l_packed"
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
+"""Torch before 2.12 takes fewer key-value heads without being told."""
+_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Where the tokens of rows stand; made without waiting for the device.
+
+    place_T: in the flattened [B * W]; row_T, position_T: its row, and where in it; start_B1: of each row, and the end.
+    """
+
+    width: int
+    place_T: Tensor
+    row_T: Tensor
+    position_T: Tensor
+    start_B1: Tensor
+
+    @classmethod
+    def of(cls, lengths_B: Tensor, width: int, count: int) -> "PackedRows":
+        """`count` is the sum of the lengths, which lie on the device."""
+        start_B1 = F.pad(lengths_B.cumsum(0), (1, 0))
+        rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
+        row_T = rows_B.repeat_interleave(lengths_B, output_size=count)
+        position_T = torch.arange(count, device=lengths_B.device) - start_B1[row_T]
+        return cls(width, row_T * width + position_T, row_T, position_T, start_B1)
+
+    def find(self, place_K: Tensor) -> Tensor:
+        """Places in the flattened [B * W] -> places in T."""
+        return self.start_B1[place_K // self.width] + place_K % self.width
+
+    def inputs(self, embeddings_B_W_H: Tensor) -> dict[str, Any]:
+        """What the model's forward takes, for a state [1, T, H] of each token."""
+        start_B1 = self.start_B1.int()
+        return {
+            "inputs_embeds": embeddings_B_W_H.flatten(0, 1).index_select(0, self.place_T)[None],
+            "position_ids": self.position_T[None],
+            "cu_seq_lens_q": start_B1,  # transformers' names, which `attention` gets
+            "max_length_q": self.width,
+        }
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Where attention is ours and may be torch's for rows of any length: on NVIDIA GPUs, in bf16 or fp16."""
+    config = model.config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return (
+        kernels.usable(model.device)
+        and model.dtype in (torch.bfloat16, torch.float16)
+        and config._attn_implementation == NAME
+        and _LAYERS.issuperset(getattr(config, "layer_types", None) or ())
+        and head_size % 8 == 0
+    )
+
+
+def register() -> str:
+    """Make `attention` known to transformers, by the name that is returned; masks are those of torch's attention."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    return NAME
+
+
+def attention(
+    module: nn.Module,
+    query_B_H_T_D: Tensor,
+    key_B_G_T_D: Tensor,
+    value_B_G_T_D: Tensor,
+    attention_mask: Tensor | None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """[B, T, H, D], called by every attention layer; B is 1 where the model's forward was called with packed rows."""
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(
+            module, query_B_H_T_D, key_B_G_T_D, value_B_G_T_D, attention_mask, scaling=scaling, **kwargs
+        )
+    out_T_H_D = varlen_attn(
+        query_B_H_T_D[0].transpose(0, 1),
+        key_B_G_T_D[0].transpose(0, 1),
+        value_B_G_T_D[0].transpose(0, 1),
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(sliding_window - 1 if sliding_window else -1, 0),
+        **_GROUPED,
+    )
+    assert isinstance(out_T_H_D, Tensor)
+    return out_T_H_D[None], None

@@ -1,0 +1,110 @@
+"""Packed rows give padded ones' logits and gradients: on a GPU by torch's attention, else by one written here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from lora_models import FAMILIES, SHAPE, VOCAB, random_weights
+from torch import Tensor
+
+from t2l.data.collate import Row, SftBatch, collate
+from t2l.lora import LoraSpec, LoraWeights
+from t2l.lora.apply import PerRowLora
+from t2l.train import packed, step
+from t2l.train.packed import PackedRows, can_pack
+from t2l.train.step import label_logits
+
+ON_GPU = torch.cuda.is_available()
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float64)
+TOLERANCE = 0.1 if ON_GPU else 1e-9
+LENGTHS = (9, 3, 17, 4, 1, 6)
+
+
+def each_by_itself(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    *_: Any,
+    scale: float,
+    window_size: tuple[int, int],
+    **__: Any,
+) -> Tensor:
+    """What torch's kernel computes, on a CPU."""
+    found = []
+    for start, end in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+        q, k, v = (x[start:end].transpose(0, 1) for x in (query, key, value))
+        behind = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        mask = (behind >= 0) & ((window_size[0] < 0) | (behind <= window_size[0]))
+        found.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(0, 1))
+    return torch.cat(found)
+
+
+def make(family: str, **settings: Any) -> PerRowLora:
+    config_class, model_class = FAMILIES[family]
+    torch.manual_seed(0)
+    config = config_class(**{**SHAPE, "head_dim": 16, **settings}, attn_implementation=packed.register())
+    return PerRowLora(
+        model_class(config).to(DEVICE, DTYPE).eval(), LoraSpec.from_config(config, ["q_proj", "down_proj"], rank=3)
+    )
+
+
+def rows_of(lengths: Sequence[int]) -> SftBatch:
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randint(1, VOCAB, (length + 2,), generator=generator).tolist() for length in lengths]
+    return collate([Row(ids[:-2], ids[-2:], 0) for ids in whole], len(whole), pad_id=0).to(DEVICE)
+
+
+def logits_and_gradients(lora: PerRowLora, weights: LoraWeights | None, batch: SftBatch) -> list[Tensor]:
+    leaves = weights and weights.map(lambda tensor: tensor.to(DEVICE, DTYPE, copy=True).requires_grad_())
+    logits = label_logits(lora, leaves, batch, lora.model.get_input_embeddings()(batch.input_ids_B_T))
+    return [logits, *torch.autograd.grad(logits.square().sum(), list(leaves.tensors()))] if leaves else [logits]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("adapters", [0, 2, 6])
+@pytest.mark.parametrize(
+    ("family", "settings"), [("llama", {}), ("qwen3", {}), ("mistral", {"sliding_window": 5})], ids=str
+)
+def test_packed_is_padded(
+    monkeypatch: pytest.MonkeyPatch, family: str, settings: dict[str, Any], adapters: int, checkpointing: bool
+) -> None:
+    lora, batch = make(family, **settings), rows_of(LENGTHS)
+    assert can_pack(lora.model) == ON_GPU
+    if checkpointing:
+        lora.enable_activation_checkpointing()
+        lora.train()
+    # Small ones: large ones make attention so sharp that in bf16 no two orders of summing agree.
+    weights = random_weights(lora.spec, adapters).map(lambda tensor: tensor * 0.3) if adapters else None
+    monkeypatch.setattr(step, "can_pack", lambda model: False)
+    padded = logits_and_gradients(lora, weights, batch)
+    monkeypatch.setattr(step, "can_pack", lambda model: True)
+    if not ON_GPU:
+        monkeypatch.setattr(packed, "varlen_attn", each_by_itself)
+    for ours, expected in zip(logits_and_gradients(lora, weights, batch), padded, strict=True):
+        assert (ours - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_places_of_tokens(lengths: list[int]) -> None:
+    width = max(lengths) + 2
+    rows = PackedRows.of(torch.tensor(lengths), width, sum(lengths))
+    expected = [(row, place) for row, length in enumerate(lengths) for place in range(length)]
+    assert list(zip(rows.row_T.tolist(), rows.position_T.tolist(), strict=True)) == expected
+    assert rows.place_T.tolist() == [row * width + place for row, place in expected]
+    assert rows.find(rows.place_T).tolist() == list(range(sum(lengths)))
+    assert rows.start_B1.diff().tolist() == lengths
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+def test_what_cannot_be_packed_is_padded() -> None:
+    lora, batch = make("llama"), rows_of(LENGTHS)
+    assert can_pack(lora.model)
+    assert not can_pack(lora.model.float())
+    assert (
+        label_logits(lora, None, batch, lora.model.get_input_embeddings()(batch.input_ids_B_T)).dtype == torch.float32
+    )
