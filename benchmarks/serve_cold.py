@@ -2,14 +2,16 @@
 
     python benchmarks/serve_cold.py --out benchmarks/results/serve_cold_cpu.json
 
-The real application on a local Ray, quiet. Each description is asked twice over, in two forms that no replica has seen:
-part by part, through the deployments' own handles, and as a client does, over HTTP.
+The real application on a local Ray, quiet, on a GPU if there is one. Each description is asked twice over, in two forms
+that no replica has seen: part by part, through the deployments' own handles, and as a client does, over HTTP.
 
 embedding   TextEncoder.embed, as the Gateway calls it
 generation  the hypernetwork's forward pass, by its own clock
 transfer    all else until the LLM's replica has the adapter: two hops of Ray and a copy
 first_token LLM.generate under an adapter that it holds, to its first piece of text
 http        POST /v1/chat/completions with the description, streaming, to the first piece of text
+http_base   the same question to the base model
+above_base  what the description costs: http - http_base, of one question
 """
 
 import argparse
@@ -19,6 +21,7 @@ import time
 from typing import Any
 
 import aiohttp
+import torch
 from harness import finish, head, make_parser
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -66,8 +69,10 @@ async def measure(asked: list[Question], prompt_ids: list[int]) -> list[Times]:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{PORT}") as session:
         for question in asked:
             times = await parts(handles, question, prompt_ids)
-            over_http = await ask(session, Question(f"{question.description} Now.", question.input), True, None)
-            found.append({**times, "http": over_http.first_token_s * 1e3})
+            http_base = (await ask(session, question, False, None)).first_token_s * 1e3
+            anew = Question(f"{question.description} Now.", question.input)
+            http = (await ask(session, anew, True, None)).first_token_s * 1e3
+            found.append({**times, "http": http, "http_base": http_base, "above_base": http - http_base})
     return found
 
 
@@ -89,7 +94,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--descriptions", type=int, default=40)
     arguments = parser.parse_args()
-    result = head("serve_cold")
+    result = head("serve_cold", "cuda" if torch.cuda.is_available() else "cpu")
     finish(result | run(arguments), arguments.out)
 
 

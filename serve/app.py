@@ -1,6 +1,6 @@
 """The application graph: Gateway -> TextEncoder, HyperNetwork, LLM; LLM -> HyperNetwork.
 
-    serve run serve.app:deployment                       # the embedded default, on this machine
+    serve run serve.app:deployment                       # the embedded default, on this machine and its GPU
     serve run serve.app:deployment checkpoint=runs/mine  # a checkpoint of your own
     serve deploy serve/config.yaml                       # a GPU cluster
 
@@ -10,7 +10,9 @@ Keys come from the environment: T2L_API_KEYS="first-key,second-key".
 import hashlib
 import os
 
-from ray.serve import Application
+import ray
+import torch
+from ray.serve import Application, Deployment
 
 from serve.api.about import About
 from serve.encoder import TextEncoder
@@ -18,13 +20,15 @@ from serve.engine.batching import row_length
 from serve.gateway import Gateway
 from serve.hypernet import HyperNetwork
 from serve.llm import LLM
-from serve.settings import Settings
+from serve.settings import COMMON, Settings
 from t2l.checkpoint import read_info, weights_sha256
 from t2l.errors import ConfigError
 from t2l.hub import find, use_local_dir
 from t2l.train.base import base_path
 
 KEYS_VARIABLE = "T2L_API_KEYS"
+GPU_SHARES = {"TextEncoder": 0.2, "HyperNetwork": 0.2, "LLM": 0.6}
+"""Of one GPU, where there is any and serve/config.yaml does not say otherwise."""
 
 
 def deployment(settings: Settings) -> Application:
@@ -34,9 +38,18 @@ def deployment(settings: Settings) -> Application:
     """
     use_local_dir(settings.local_dir)
     about = _about(settings)
-    hypernet = HyperNetwork.bind(settings)
-    return Gateway.bind(
-        settings, about, _key_digests(), TextEncoder.bind(settings), hypernet, LLM.bind(settings, hypernet)
+    hypernet = _placed(HyperNetwork).bind(settings)
+    encoder, llm = _placed(TextEncoder).bind(settings), _placed(LLM).bind(settings, hypernet)
+    return Gateway.bind(settings, about, _key_digests(), encoder, hypernet, llm)
+
+
+def _placed(deployment: Deployment) -> Deployment:
+    """With its share of a GPU. Ray's own count is not known yet under `serve run`, which starts Ray later."""
+    gpus = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else torch.cuda.device_count()
+    if not gpus:
+        return deployment
+    return deployment.options(
+        ray_actor_options={**COMMON["ray_actor_options"], "num_gpus": GPU_SHARES[deployment.name]}
     )
 
 

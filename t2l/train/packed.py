@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from t2l import kernels
+from t2l.lora.apply import PerRowLora
 
 NAME = "t2l_packed"
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
@@ -61,9 +62,12 @@ class PackedRows:
         }
 
 
-def can_pack(model: PreTrainedModel) -> bool:
-    """Where attention is ours and may be torch's for rows of any length: on NVIDIA GPUs, in bf16 or fp16."""
-    config = model.config.get_text_config()
+def can_pack(base: PerRowLora, adapters: int) -> bool:
+    """Where attention is ours and may be torch's for rows of any length: on NVIDIA GPUs, in bf16 or fp16.
+
+    Not with many adapters beside a small model: every token goes by all of them, while padding is a tenth of the work.
+    """
+    model, config = base.model, base.model.config.get_text_config()
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return (
         kernels.usable(model.device)
@@ -71,6 +75,7 @@ def can_pack(model: PreTrainedModel) -> bool:
         and config._attn_implementation == NAME
         and _LAYERS.issuperset(getattr(config, "layer_types", None) or ())
         and head_size % 8 == 0
+        and adapters * base.spec.num_parameters * 16 <= model.num_parameters()
     )
 
 

@@ -94,7 +94,7 @@ def label_logits(base: PerRowLora, weights: LoraWeights | None, batch: SftBatch,
     Those of prompts would be the bulk of the memory.
     """
     inputs, adapter_T, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
-    if can_pack(base.model):
+    if can_pack(base, 0 if weights is None else len(weights)):
         rows = PackedRows.of(batch.lengths_B, embeddings_B_T_H.shape[1], batch.count)
         inputs, positions_K = rows.inputs(embeddings_B_T_H), rows.find(positions_K)
         adapter_T = rows.row_T if weights is None else rows.row_T // (len(batch.lengths_B) // len(weights))

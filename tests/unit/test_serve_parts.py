@@ -4,10 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 import yaml
 from pydantic import ValidationError
+from ray.serve import Application
 
+from serve.app import GPU_SHARES, deployment
 from serve.cache import AdapterCache
 from serve.llm import _Stream
 from serve.protocol import ADAPTER_ID, Delta, adapter_id
@@ -15,6 +18,17 @@ from serve.settings import Settings
 from t2l.errors import DescriptionError
 
 CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_all_share_one_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, **({"GPU": 1.0} if gpus else {})})
+    gateway = deployment(Settings())._bound_deployment
+    parts = [part._bound_deployment for part in gateway.init_args if isinstance(part, Application)]
+    shares = {part.name: (part.ray_actor_options or {}).get("num_gpus", 0) for part in parts}
+    assert set(shares) == set(GPU_SHARES) and sum(shares.values()) == gpus
+    assert all((part.ray_actor_options or {})["num_cpus"] == 0.1 for part in parts)
 
 
 def test_cache_is_bounded_in_bytes_and_drops_the_least_recently_used() -> None:
