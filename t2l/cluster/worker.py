@@ -90,7 +90,11 @@ def reads_in_step(config: RunConfig, place: Place) -> bool:
 def make_table(
     config: RunConfig, place: Place, encoder: TextEncoder, states: KeptStates, tell: Tell
 ) -> DescriptionTable:
-    """What is in the cache, at once; the rest is encoded by the worker whose step draws it, and then kept there."""
+    """What is in the cache, at once; the rest is encoded by the worker whose step draws it, and then kept there.
+
+    A GPU by itself encodes all before the first step, as a pool does for several (encode.py): in small batches, step by
+    step, that takes it longer than the training does.
+    """
 
     def show(done: int, of: int) -> None:
         tell({"phase": f"encoding descriptions: {done:,} of {of:,}"})
@@ -99,6 +103,8 @@ def make_table(
         return DescriptionTable.encode(states.texts, encoder, place.device, show)
     table = DescriptionTable(len(states.texts), states, place.device)
     table.fetch(states.known())
+    if place.device == "cuda" and place.world_size == 1:
+        table.fill(show)
     return table
 
 

@@ -6,8 +6,8 @@ Axes: D descriptions, S tokens of all descriptions together, N looked-up texts, 
 F features.
 
 The frozen encoder would say the same every time, so its states are kept: fp16, without padding, on the training device,
-and in a cache that runs share. They are not all made before the first step: those of 479 tasks with 128 descriptions
-each would take two cores ten minutes and more, while the few that a step draws add a fraction to it.
+and in a cache that runs share. Without a GPU they are not all made before the first step: those of 479 tasks with 128
+descriptions each would take two cores ten minutes and more, while the few that a step draws add a fraction to it.
 """
 
 import itertools
@@ -56,6 +56,8 @@ class DescriptionNumbers:
 
 StatesOf = Callable[[Sequence[int]], Sequence[np.ndarray]]
 """States [T, F] (fp16) of the descriptions of these numbers."""
+OnProgress = Callable[[int, int], None]
+"""Called with texts done and to do."""
 
 
 class DescriptionTable:
@@ -93,6 +95,14 @@ class DescriptionTable:
         self._lengths_D[index_N] = lengths_N
         self._spans_D_2[index_N.to(device)] = torch.stack([starts_N, lengths_N], dim=1).to(device)
 
+    def fill(self, on_progress: OnProgress | None = None) -> None:
+        """Have the states of all."""
+        lacking = (self._lengths_D == 0).nonzero().flatten().tolist()
+        for start in range(0, len(lacking), _AT_ONCE):
+            self.fetch(lacking[start : start + _AT_ONCE])
+            if on_progress:
+                on_progress(min(start + _AT_ONCE, len(lacking)), len(lacking))
+
     def _append(self, states_S_F: Tensor) -> None:
         """Room doubles when it runs out, so that all is copied twice at most."""
         before, self._used = self._used, self._used + len(states_S_F)
@@ -109,15 +119,11 @@ class DescriptionTable:
         texts: Sequence[str],
         encoder: TextEncoder,
         device: torch.device | str = "cpu",
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> "DescriptionTable":
         """Encode everything here and now, in batches that depend on the texts alone."""
         table = cls(len(texts), lambda numbers: _states(encoder.encode([texts[i] for i in numbers])), device)
-        for start in range(0, len(texts), _AT_ONCE):
-            numbers = range(start, min(start + _AT_ONCE, len(texts)))
-            table.fetch(numbers)
-            if on_progress:
-                on_progress(numbers.stop, len(texts))
+        table.fill(on_progress)
         return table
 
 

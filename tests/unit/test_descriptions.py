@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny import tiny_llama, tiny_tokenizer
 from torch import nn
 
+from t2l.data import descriptions
 from t2l.data.cache import Caches
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, KeptStates
 from t2l.errors import DescriptionError
@@ -66,6 +67,16 @@ def test_lookups_give_what_the_encoder_says_and_ask_it_once(lookups: list[list[i
         check(table, index)
     assert sorted(encoder.asked) == sorted({TEXTS[i] for index in lookups for i in index})
     check(DescriptionTable.encode(TEXTS, CountingEncoder()), lookups[0])
+
+
+def test_what_a_table_lacks_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptions, "_AT_ONCE", 2)
+    encoder, told = CountingEncoder(), []
+    table = DescriptionTable(len(TEXTS), KeptStates(TEXTS, encoder, "cpu", None), "cpu")
+    check(table, [1, 3])
+    table.fill(lambda done, of: told.append((done, of)))
+    assert sorted(encoder.asked) == sorted(TEXTS) and told == [(2, 3), (3, 3)]
+    check(table, list(EVERY))
 
 
 def kept(folder: Path, encoder: CountingEncoder, texts: Sequence[str] = TEXTS) -> KeptStates:
