@@ -1,7 +1,7 @@
 """How much faster the evaluation answers than one adapter at a time through PEFT: the same adapters, the same answers.
 
     python benchmarks/evaluate_peft.py --out benchmarks/results/evaluate_cpu.json
-    python benchmarks/evaluate_peft.py --device cuda --tasks 60 --inputs 8 20 --out benchmarks/results/evaluate_gpu.json
+    python benchmarks/evaluate_peft.py --device cuda --tasks 12 --inputs 8 --out benchmarks/results/evaluate_h200.json
 
 Both start from one PEFT folder for each description, made by the shipped checkpoint beforehand, and end with answers to
 inputs of held-out tasks; 8 descriptions of each task take turns, so that 8 inputs a task are one an adapter.

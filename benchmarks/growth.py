@@ -1,7 +1,7 @@
 """How cost grows: decoding with adapters, rows, prompts and base models; generating with adapters.
 
     python benchmarks/growth.py --out benchmarks/results/growth_cpu.json
-    python benchmarks/growth.py --device cuda --base mistral-7b --bases qwen3-0.6b mistral-7b --rows 256 \
+    python benchmarks/growth.py --device cuda --base mistral-7b --bases qwen3-0.6b qwen3-4b mistral-7b --rows 256 \
         --prompts 64 512 --steps 4 --rounds 2 --out benchmarks/results/growth_h200.json
 
 Each point is benchmarks/serve_decode.py without PEFT, or benchmarks/generate.py, at other sizes. Along a curve one

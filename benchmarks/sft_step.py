@@ -2,7 +2,7 @@
 
     python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
     python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 4 --peer-parts 16 --prompt 160 \
-        --rounds 3 --compile --out benchmarks/results/sft_step_h200.json
+        --rounds 2 --compile --out benchmarks/results/sft_step_h200.json
 
 ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss, with the
     rows of a step in micro-batches of like length, on a GPU packed without padding.
