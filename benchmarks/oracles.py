@@ -1,7 +1,8 @@
 """Adapters a minute: LoRAs of many tasks trained in one batch, against one at a time, alternating in one run.
 
     python benchmarks/oracles.py --out benchmarks/results/oracles_cpu.json
-    python benchmarks/oracles.py --device cuda --tasks 16 --steps 20 --rounds 2 --out benchmarks/results/oracles_h200.json
+    python benchmarks/oracles.py --device cuda --tasks 16 --steps 20 --rounds 2 \
+        --out benchmarks/results/oracles_h200.json
 
 Both sides are t2l/train/lora.py on the same tasks, with the shipped model's base and shape of adapter, validation
 included, early stopping left out so that both take the same steps: `at_once` gives every task a slot of one batch, one
