@@ -21,7 +21,7 @@ from t2l.lora.apply import PerRowLora
 
 NAME = "t2l_packed"
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
-"""Torch before 2.12 takes fewer key-value heads without being told."""
+"""Torch 2.11 takes fewer key-value heads than query heads without being told."""
 _LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -29,7 +29,8 @@ _LAYERS = {"full_attention", "sliding_attention"}
 class PackedRows:
     """Where the tokens of rows stand; made without waiting for the device.
 
-    place_T: in the flattened [B * W]; row_T, position_T: its row, and where in it; start_B1: of each row, and the end.
+    width: W. place_T: in the flattened [B * W]; row_T, position_T: its row, and where in it; start_B1: of each row, and
+    the end.
     """
 
     width: int
@@ -53,17 +54,16 @@ class PackedRows:
 
     def inputs(self, embeddings_B_W_H: Tensor) -> dict[str, Any]:
         """What the model's forward takes, for a state [1, T, H] of each token."""
-        start_B1 = self.start_B1.int()
         return {
             "inputs_embeds": embeddings_B_W_H.flatten(0, 1).index_select(0, self.place_T)[None],
             "position_ids": self.position_T[None],
-            "cu_seq_lens_q": start_B1,  # transformers' names, which `attention` gets
+            "cu_seq_lens_q": self.start_B1.int(),  # transformers' names; `attention` gets them
             "max_length_q": self.width,
         }
 
 
 def can_pack(base: PerRowLora, adapters: int) -> bool:
-    """Where attention is ours and may be torch's for rows of any length: on NVIDIA GPUs, in bf16 or fp16.
+    """Where torch's attention of variable length may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores.
 
     Not with many adapters beside a small model: every token goes by all of them, while padding is a tenth of the work.
     """

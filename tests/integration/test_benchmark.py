@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 def test_three_peers_train_on_the_same_rows(run: Run) -> None:
-    result = run("sft_step", "--steps", 1, "--rows", 6, "--parts", 2, "--peer-parts", 3)
+    result = run("sft_step", "--rounds", 1, "--rows", 6, "--parts", 2, "--peer-parts", 3)
     assert result["ratios"].keys() == {"ours/peft", "ours/per_token"}
     assert all(peer["tokens_per_s"] > 0 for peer in result["peers"].values())
     losses = result["losses"]
@@ -41,7 +41,7 @@ def test_three_peers_train_on_the_same_rows(run: Run) -> None:
     assert gradients["per_token"] == pytest.approx(gradients["ours"], rel=1e-4)
     assert gradients["ours"] > 0
     assert losses["peft"] == pytest.approx(losses["ours"], rel=0.1), "a fresh LoRA changes nothing"
-    assert result["tokens_with_padding"]["ours"] >= result["tokens_per_step"]
+    assert result["tokens_computed"]["ours"] >= result["tokens_per_step"]
 
 
 def test_both_ways_generate_the_same_adapters(run: Run) -> None:

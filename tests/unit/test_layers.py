@@ -26,7 +26,8 @@ ALLOWED = {
     "checkpoint": {"config", "errors", "hypernet", "lora"},
     "embedded": {"config", "lora", "tasks", "text"},
     "train": {
-        "config", "data", "embedded", "errors", "hub", "hypernet", "lora", "memory", "storage", "tasks", "text",
+        "config", "data", "embedded", "errors", "hub", "hypernet", "kernels", "lora", "memory", "storage", "tasks",
+        "text",
     },
     "evaluation": {"config", "errors", "lora", "tasks", "text"},
     "text_to_lora": {
