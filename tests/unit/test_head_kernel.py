@@ -20,7 +20,7 @@ from t2l.lora.weights import LoraWeights
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EMBEDDING = 12
 MODULES = (TargetModule("q_proj", "self_attn.q_proj", 37, 37), TargetModule("v_proj", "self_attn.v_proj", 37, 11))
-SPEC = LoraSpec(MODULES, num_layers=5, layers_path="model.layers", rank=3, alpha=4.0)
+SPEC = LoraSpec(MODULES, num_layers=2, layers_path="model.layers", rank=3, alpha=4.0)
 SMALL = heads.Blocks(16, 16, 16, warps=4, stages=2, band=2)
 variants = pytest.mark.parametrize("variant", ["S", "M", "L"])
 
