@@ -10,17 +10,15 @@ model. `make bench` draws the curves.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import generate
 import torch
-from harness import finish, head
+from harness import finish, head, save
 from serve_decode import Load, measure, random_lora
 from shapes import NAMES, RANK, TARGETS, base_config, shaped_parser
 
-from t2l.files import write_text
 from t2l.lora.apply import PerRowLora
 from t2l.lora.spec import LoraSpec
 
@@ -90,8 +88,7 @@ def main() -> None:
     for name, points in decoding(arguments):
         result["decode"][name] = points
         print(f"{name}: {len(points)} points", flush=True)
-        if arguments.out:  # a lent machine may end before the run does
-            write_text(arguments.out, json.dumps(result) + "\n")
+        save(result, arguments.out)  # a lent machine may end before the run does
     result["generate"] = list(generating(arguments))
     finish(result, arguments.out)
 

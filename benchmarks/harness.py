@@ -52,10 +52,14 @@ def head(benchmark: str, device: str = "cpu", **settings: Any) -> dict[str, Any]
 
 def finish(result: Mapping[str, Any], out: Path | None) -> None:
     """The last line that a benchmark prints, and the file that it writes if one is named."""
-    line = json.dumps(result)
+    save(result, out)
+    print(json.dumps(result))
+
+
+def save(result: Mapping[str, Any], out: Path | None) -> None:
+    """To the file, if one is named."""
     if out:
-        write_text(out, line + "\n")
-    print(line)
+        write_text(out, json.dumps(result) + "\n")
 
 
 def in_turn(

@@ -88,8 +88,7 @@ def gradient(lora: PerRowLora) -> Tensor:
     B = {m.name: torch.randn(rows, spec.num_layers, m.out_features, spec.rank) * 0.02 for m in spec.modules}
     weights = LoraWeights(spec, A, {name: tensor.requires_grad_() for name, tensor in B.items()})
     batch = collate([Row(ids, [0], 0) for ids in torch.randint(0, 1000, (rows, 64)).tolist()], rows, pad_id=0)
-    embeddings = lora.model.get_input_embeddings()(batch.input_ids_B_T)
-    label_logits(lora, weights, batch, embeddings).log_softmax(-1)[:, 0].sum().backward()
+    label_logits(lora, weights, batch).log_softmax(-1)[:, 0].sum().backward()
     return torch.cat([tensor.grad.flatten() for tensor in B.values() if tensor.grad is not None])
 
 

@@ -53,8 +53,7 @@ class Teacher:
     def _likeliest(self, rows: Sequence[Row]) -> list[tuple[Tensor, Tensor]]:
         """Ids and probabilities [len(answer), J] of each row, from one forward pass over prompts and answers."""
         batch = collate(rows, len(rows), padding_id(self._tokenizer)).to(self._base.model.device)
-        embeddings = self._base.model.get_input_embeddings()(batch.input_ids_B_T)
-        logits_K_V = label_logits(self._base, None, batch, embeddings)
+        logits_K_V = label_logits(self._base, None, batch)
         top = logits_K_V.float().softmax(-1).topk(min(self._config.top_k, logits_K_V.shape[1]))
         probs_K_J = (top.values / top.values.sum(1, keepdim=True)).bfloat16().cpu()
         lengths = [len(row.answer) for row in rows]

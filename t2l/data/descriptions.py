@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from t2l.data.cache import ArrowCache, Caches, content_key
+from t2l.data.shared import OnProgress
 from t2l.errors import DataError
 from t2l.tasks.task import Task
 from t2l.text.conditioning import READ, training_texts
@@ -56,8 +57,6 @@ class DescriptionNumbers:
 
 StatesOf = Callable[[Sequence[int]], Sequence[np.ndarray]]
 """States [T, F] (fp16) of the descriptions of these numbers."""
-OnProgress = Callable[[int, int], None]
-"""Called with texts done and to do."""
 
 
 class DescriptionTable:

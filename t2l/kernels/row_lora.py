@@ -82,7 +82,7 @@ def row_lora(y_N_O: Tensor, x_N_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, scaling
     out_N_O = torch.empty_like(y_N_O)
     block_o = min(_BLOCK_O, triton.next_power_of_2(out_features))
     small = block_o <= _SMALL
-    early = small and y_N_O.is_cuda and usable(y_N_O.device, HOPPER)
+    early = small and usable(y_N_O.device, HOPPER)
     _row_lora[(n, triton.cdiv(out_features, block_o))](
         x_N_I,
         A_NRI,

@@ -21,7 +21,6 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from t2l.data.collate import Row, SftBatch, collate, cut_left
@@ -115,15 +114,10 @@ def draw(of: int, number: int, key: str) -> list[int]:
 def fit(base: PerRowLora, slots: LoraSlots, batch: SftBatch, settings: LoraTraining) -> None:
     """One step of every slot, by its own place in the schedule."""
     batch = batch.to(base.model.device)
-    logits_K_V = logits_of(base, slots.weights(), batch)
+    logits_K_V = label_logits(base, slots.weights(), batch)
     answer_loss(logits_K_V, batch.label_ids_K, batch.label_weights_K).backward()
     rates = [linear_with_warmup(n, settings.steps, settings.lr, settings.warmup_fraction) for n in slots.updates]
     slots.update(rates, Update(settings.weight_decay, settings.clip))
-
-
-def logits_of(base: PerRowLora, weights: LoraWeights, batch: SftBatch) -> Tensor:
-    embeddings_B_T_H = base.model.get_input_embeddings()(batch.input_ids_B_T)
-    return label_logits(base, weights, batch, embeddings_B_T_H)
 
 
 class RowMaker:
@@ -219,7 +213,7 @@ class _Queue:
             parts = [one.validation[start : start + settings.rows] for one in self._in]
             rows = [row for part in parts for row in part]
             batch = self._rows.batch(rows, settings.validation_examples).to(losses_n.device)
-            logits_K_V = logits_of(self._base, weights, batch)
+            logits_K_V = label_logits(self._base, weights, batch)
             loss_K = F.cross_entropy(logits_K_V.float(), batch.label_ids_K, reduction="none") * batch.label_weights_K
             slot_K = batch.label_positions_K // (batch.input_ids_B_T.shape[1] * len(parts[0]))
             losses_n.index_add_(0, slot_K, loss_K)

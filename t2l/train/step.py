@@ -73,7 +73,7 @@ class SftModule(TrainModule):
 
     def _embed(self, batch: SftBatch) -> Tensor:
         """Input embeddings [B, T, H], with NEFTune's noise in training (https://arxiv.org/abs/2310.05914)."""
-        embeddings_B_T_H = self.base.model.get_input_embeddings()(batch.input_ids_B_T)
+        embeddings_B_T_H = embed(self.base, batch)
         if not self.training or not self._neftune_alpha:
             return embeddings_B_T_H
         size_B = batch.lengths_B * embeddings_B_T_H.shape[-1]
@@ -88,11 +88,15 @@ def _teacher_of(batch: SftBatch) -> SoftLabels | None:
     return SoftLabels(batch.teacher_ids_K_J, batch.teacher_probs_K_J)
 
 
-def label_logits(base: PerRowLora, weights: LoraWeights | None, batch: SftBatch, embeddings_B_T_H: Tensor) -> Tensor:
+def label_logits(
+    base: PerRowLora, weights: LoraWeights | None, batch: SftBatch, embeddings_B_T_H: Tensor | None = None
+) -> Tensor:
     """Logits [K, V] of the adapted base (None: as it is) at label positions alone, without padding where that can be.
 
-    Those of prompts would be the bulk of the memory.
+    Those of prompts would be the bulk of the memory. embeddings_B_T_H: if they are not just those of the tokens.
     """
+    if embeddings_B_T_H is None:
+        embeddings_B_T_H = embed(base, batch)
     inputs, adapter_T, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
     if can_pack(base, 0 if weights is None else len(weights)):
         rows = PackedRows.of(batch.lengths_B, embeddings_B_T_H.shape[1], batch.count)
@@ -101,6 +105,11 @@ def label_logits(base: PerRowLora, weights: LoraWeights | None, batch: SftBatch,
     with base.adapters(weights, adapter_T), last_mlp_at(base, positions_K), _unchecked_rows():
         hidden = base.model.base_model(**inputs, use_cache=False).last_hidden_state
     return head(base.model, hidden.flatten(0, 1).index_select(0, positions_K))
+
+
+def embed(base: PerRowLora, batch: SftBatch) -> Tensor:
+    """Input embeddings [B, T, H]."""
+    return base.model.get_input_embeddings()(batch.input_ids_B_T)
 
 
 def head(model: PreTrainedModel, hidden_K_H: Tensor) -> Tensor:

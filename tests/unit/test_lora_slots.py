@@ -16,10 +16,11 @@ from t2l.lora.weights import LoraWeights
 from t2l.tasks.operations import Operations
 from t2l.tasks.task import Example, Task
 from t2l.tasks.universe import sub_universe
-from t2l.train.lora import RowMaker, TrainedLora, draw, logits_of, refine_loras, train_loras
+from t2l.train.lora import RowMaker, TrainedLora, draw, refine_loras, train_loras
 from t2l.train.lora_settings import LoraTraining, OracleTraining
 from t2l.train.losses import answer_loss
 from t2l.train.slots import LoraSlots, Update
+from t2l.train.step import label_logits
 
 SETTINGS = OracleTraining(steps=6, rows=3, lr=1e-2, eval_every=2, validation_examples=4)
 
@@ -116,7 +117,7 @@ def test_early_stopping_keeps_the_best_weights(
     assert done.stopped_early
     assert done.steps < 40
     batch = RowMaker(tiny_tokenizer(), 64).batch(RowMaker(tiny_tokenizer(), 64).make(good), len(good))
-    loss = answer_loss(logits_of(base, done.weights, batch), batch.label_ids_K, batch.label_weights_K)
+    loss = answer_loss(label_logits(base, done.weights, batch), batch.label_ids_K, batch.label_weights_K)
     assert loss.item() == pytest.approx(done.validation_loss, rel=1e-4), "the weights handed out are those of that loss"
 
 
@@ -179,7 +180,7 @@ def test_refining_lowers_the_loss_of_each_adapter_on_its_own_examples(
     for n, examples in enumerate(few):
         batch = maker.batch(maker.make(examples), len(examples))
         before, after = (
-            answer_loss(logits_of(base, one.select([n]), batch), batch.label_ids_K, batch.label_weights_K)
+            answer_loss(label_logits(base, one.select([n]), batch), batch.label_ids_K, batch.label_weights_K)
             for one in (weights, refined)
         )
         assert after < 0.8 * before

@@ -61,7 +61,7 @@ def rows_of(lengths: Sequence[int]) -> SftBatch:
 
 def logits_and_gradients(lora: PerRowLora, weights: LoraWeights | None, batch: SftBatch) -> list[Tensor]:
     leaves = weights and weights.map(lambda tensor: tensor.to(DEVICE, DTYPE, copy=True).requires_grad_())
-    logits = label_logits(lora, leaves, batch, lora.model.get_input_embeddings()(batch.input_ids_B_T))
+    logits = label_logits(lora, leaves, batch)
     return [logits, *torch.autograd.grad(logits.square().sum(), list(leaves.tensors()))] if leaves else [logits]
 
 
@@ -107,5 +107,4 @@ def test_what_cannot_be_packed_is_padded() -> None:
     assert can_pack(lora, few) and not can_pack(lora, few + 1)
     lora.model.float()
     assert not can_pack(lora, 0)
-    embeddings = lora.model.get_input_embeddings()(batch.input_ids_B_T)
-    assert label_logits(lora, None, batch, embeddings).dtype == torch.float32
+    assert label_logits(lora, None, batch).dtype == torch.float32
