@@ -25,9 +25,11 @@ from t2l.tasks.task import Task
 from t2l.text.conditioning import READ, training_texts
 from t2l.text.encoder import TextEncoder, TextFeatures
 from t2l.text.normalize import clean_descriptions
-from t2l.text.uniform import encoder_rows, uniform_batches
+from t2l.text.uniform import uniform_batches
 
-_AT_ONCE = 2048
+_AT_ONCE = 8192
+_GPU_ROWS = 64
+"""Of a batch; serving, which waits for one text rather than for thousands, takes fewer (t2l/text/uniform.py)."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class KeptStates:
     def __init__(
         self, texts: Sequence[str], encoder: TextEncoder, device: torch.device | str, caches: Caches | None
     ) -> None:
-        self.texts, self._encoder, self._rows = texts, encoder, encoder_rows(device)
+        self.texts, self._encoder = texts, encoder
+        self._rows = 1 if torch.device(device).type == "cpu" else _GPU_ROWS
         self._cache: ArrowCache | None = None
         if caches:
             self._cache = caches.open("descriptions", encoder.identity())
