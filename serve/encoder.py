@@ -13,9 +13,17 @@ from torch import Tensor
 from serve.protocol import Embedding
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
+from t2l.graphs import GraphByShape
 from t2l.hub import use_local_dir
+from t2l.text.encoder import TokenEncoder, Tokens
 from t2l.text.nearness import NearnessIndex, mean_states
+from t2l.text.normalize import clean_descriptions
 from t2l.text.uniform import encoder_rows, in_uniform_batches
+
+GPU_MULTIPLE = 8
+"""Tokens of a text are filled up to: on a GPU every length is recorded once."""
+WARM_UP = range(2, 64, 4)
+"""Words of texts to begin with."""
 
 
 @serve.deployment(max_ongoing_requests=512, **COMMON)
@@ -26,11 +34,16 @@ class TextEncoder:
         use_local_dir(settings.local_dir)
         self._t2l = TextToLora.from_pretrained(settings.folder)
         self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
-        self._rows = encoder_rows(self._t2l.base.model.device)
+        encoder = self._t2l.encoder
+        assert isinstance(encoder, TokenEncoder)  # the application refuses checkpoints that read no descriptions
+        self._encoder, self._rows = encoder, encoder_rows(encoder.device)
+        self._multiple = 1 if encoder.device.type == "cpu" else GPU_MULTIPLE
+        self._read = GraphByShape(self._embedding_and_states, encoder.device)
         self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
-        self._encode(["Sort the words."])  # the first call of everything is slow
+        for words in WARM_UP:  # the first call of everything is slow, and on a GPU that of every shape
+            self._encode([" ".join(["word"] * words)])
 
     async def embed(self, texts: list[str]) -> list[Embedding]:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
@@ -43,12 +56,15 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> list[Embedding]:
-        def run(batch: list[int]) -> Tensor:
-            features = self._t2l.encoder.encode([texts[i] for i in batch])
-            vectors = self._t2l.model.embed(features.states_N_T_D, features.mask_N_T)
-            return torch.cat([vectors, mean_states(features)], dim=1)
+        texts = clean_descriptions(texts)
 
-        both = in_uniform_batches(run, self._t2l.encoder.token_counts(texts), self._rows).cpu()
+        def run(batch: list[int]) -> Tensor:
+            return self._read(self._encoder.tokenize([texts[i] for i in batch], self._multiple))
+
+        shapes = [
+            tuple(-(-count // self._multiple) for count in counts) for counts in self._encoder.token_counts(texts)
+        ]
+        both = in_uniform_batches(run, shapes, self._rows).cpu()
         embedding_N_E, states_N_D = both.split([self._embedding_dim, both.shape[1] - self._embedding_dim], dim=1)
         if self._index is None:
             return [Embedding(vector_E.numpy(), None, far=False) for vector_E in embedding_N_E]
@@ -56,6 +72,12 @@ class TextEncoder:
         far_N = self._index.is_far(nearness_N)
         rows = zip(embedding_N_E, nearness_N.tolist(), far_N.tolist(), strict=True)
         return [Embedding(vector_E.numpy(), nearness, far) for vector_E, nearness, far in rows]
+
+    def _embedding_and_states(self, tokens: Tokens) -> Tensor:
+        """[N, E + D], from tokens on the device."""
+        features = self._encoder.read(tokens)
+        vectors_N_E = self._t2l.model.embed(features.states_N_T_D, features.mask_N_T)
+        return torch.cat([vectors_N_E, mean_states(features)], dim=1)
 
     def metrics(self) -> str:
         """This replica's figures in Prometheus' text format."""

@@ -1,11 +1,15 @@
 """CUDA graphs: many small kernels, launched as one."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 
 class CudaGraph(Generic[T]):
@@ -30,3 +34,35 @@ class CudaGraph(Generic[T]):
     def __call__(self) -> T:
         self._graph.replay()
         return self._result
+
+
+class GraphByShape:
+    """A function of named tensors, recorded for each set of shapes when it first comes up; one thread at a time.
+
+    On a CPU, or where the function waits for the device, which cannot be recorded, it is called as it is.
+    """
+
+    def __init__(self, function: Callable[[Mapping[str, Tensor]], Tensor], device: torch.device) -> None:
+        self._function, self._device, self._records = function, device, device.type == "cuda"
+        self._graphs: dict[object, tuple[dict[str, Tensor], CudaGraph[Tensor]]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self._records else None
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """inputs: on the CPU; the result is on the device."""
+        shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
+        if self._records and shapes not in self._graphs:
+            self._record(shapes, inputs)
+        if not self._records:
+            return self._function({name: tensor.to(self._device) for name, tensor in inputs.items()})
+        held, graph = self._graphs[shapes]
+        for name, tensor in inputs.items():
+            held[name].copy_(tensor)
+        return graph().clone()
+
+    def _record(self, shapes: object, inputs: Mapping[str, Tensor]) -> None:
+        held = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        try:
+            self._graphs[shapes] = held, CudaGraph(lambda: self._function(held), self._pool)
+        except RuntimeError as error:
+            _LOG.warning("cannot be recorded as a CUDA graph, so it will be slower: %s", str(error).partition("\n")[0])
+            self._records = False

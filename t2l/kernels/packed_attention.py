@@ -13,8 +13,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LOG2_E = 1.4426950408889634
-NO_WINDOW = 1 << 30
+from t2l.kernels import HOPPER, usable
+
+_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+_NO_WINDOW = 1 << 30
 
 
 class Blocks(NamedTuple):
@@ -29,7 +31,7 @@ class Blocks(NamedTuple):
 FORWARD = Blocks(64, 64, warps=4, stages=2)
 QUERIES = Blocks(64, 64, warps=4, stages=2)
 KEYS = Blocks(64, 64, warps=4, stages=2)
-"""The fastest on an H200, for heads of 128 in bf16."""
+"""The fastest on an H200, for heads of 128 in bf16; larger heads take smaller blocks."""
 
 
 @triton.jit
@@ -90,7 +92,7 @@ def _forward(
         n = start + tl.arange(0, BLOCK_N)
         k = _tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
         v = _tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * _LOG2_E)
         scores = tl.where(_seen(m, n, length, window), scores, -1e30)
         higher = tl.maximum(highest, tl.max(scores, axis=1))
         shares = tl.exp2(scores - higher[:, None])
@@ -146,7 +148,7 @@ def _backward_queries(
         n = start + tl.arange(0, BLOCK_N)
         k = _tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
         v = _tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * _LOG2_E)
         shares = tl.where(_seen(m, n, length, window), tl.exp2(scores - lse[:, None]), 0.0)
         dshares = tl.dot(dout, tl.trans(v), input_precision=PRECISION)
         dscores = shares * (dshares - delta[:, None])
@@ -199,7 +201,7 @@ def _backward_keys(
         dout = _tile(dout_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
         lse = tl.load(lse_ptr + head * tokens + row + m, mask=m < length, other=0.0)
         delta = tl.load(delta_ptr + head * tokens + row + m, mask=m < length, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * 1.4426950408889634)
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
         seen = tl.trans(_seen(m, n, length, window))
         shares = tl.where(seen, tl.exp2(scores - lse[None, :]), 0.0)
         dv = tl.dot(shares.to(dout.dtype), dout, dv, input_precision=PRECISION)
@@ -208,3 +210,148 @@ def _backward_keys(
         dk = tl.dot(dscores.to(q.dtype), q, dk, input_precision=PRECISION)
     _put(dk_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dk * scale, SIZE)
     _put(dv_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dv, SIZE)
+
+
+@torch.library.custom_op("t2l::packed_attention", mutates_args=())
+def _attend(
+    q_T_H_D: Tensor, k_T_G_D: Tensor, v_T_G_D: Tensor, start_B1: Tensor, longest: int, scale: float, window: int
+) -> tuple[Tensor, Tensor]:
+    """What each query finds [T, H, D], and log2 of its sum of exp [H, T]."""
+    tokens, heads, size = q_T_H_D.shape
+    out_T_H_D = q_T_H_D.new_empty(tokens, heads, size)
+    lse_H_T = q_T_H_D.new_empty(heads, tokens, dtype=torch.float32)
+    q_T_H_D, k_T_G_D, v_T_G_D = map(_in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
+    blocks = _cut(FORWARD, size)
+    _forward[(triton.cdiv(longest, blocks.own), heads, len(start_B1) - 1)](
+        q_T_H_D,
+        k_T_G_D,
+        v_T_G_D,
+        start_B1,
+        out_T_H_D,
+        lse_H_T,
+        *_common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window),
+        BLOCK_M=blocks.own,
+        BLOCK_N=blocks.other,
+        **_constants(q_T_H_D, k_T_G_D, blocks),
+    )
+    return out_T_H_D, lse_H_T
+
+
+@torch.library.custom_op("t2l::packed_attention_backward", mutates_args=())
+def _gradients(
+    dout_T_H_D: Tensor,
+    q_T_H_D: Tensor,
+    k_T_G_D: Tensor,
+    v_T_G_D: Tensor,
+    start_B1: Tensor,
+    out_T_H_D: Tensor,
+    lse_H_T: Tensor,
+    longest: int,
+    scale: float,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of q, k and v."""
+    (tokens, heads, size), rows = q_T_H_D.shape, len(start_B1) - 1
+    q_T_H_D, k_T_G_D, v_T_G_D = map(_in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
+    dout_T_H_D = dout_T_H_D.contiguous()
+    dq_T_H_D = q_T_H_D.new_empty(tokens, heads, size)
+    dk_T_G_D, dv_T_G_D = (x.new_empty(x.shape) for x in (k_T_G_D, v_T_G_D))
+    delta_H_T = torch.empty_like(lse_H_T)
+    inputs = q_T_H_D, k_T_G_D, v_T_G_D, start_B1
+    common = _common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window)
+    blocks = _cut(QUERIES, size)
+    _backward_queries[(triton.cdiv(longest, blocks.own), heads, rows)](
+        *inputs,
+        out_T_H_D,
+        lse_H_T,
+        dout_T_H_D,
+        delta_H_T,
+        dq_T_H_D,
+        *common,
+        BLOCK_M=blocks.own,
+        BLOCK_N=blocks.other,
+        **_constants(q_T_H_D, k_T_G_D, blocks),
+    )
+    blocks = _cut(KEYS, size)
+    _backward_keys[(triton.cdiv(longest, blocks.own), k_T_G_D.shape[1], rows)](
+        *inputs,
+        lse_H_T,
+        dout_T_H_D,
+        delta_H_T,
+        dk_T_G_D,
+        dv_T_G_D,
+        *common,
+        BLOCK_M=blocks.other,
+        BLOCK_N=blocks.own,
+        **_constants(q_T_H_D, k_T_G_D, blocks),
+    )
+    return dq_T_H_D, dk_T_G_D, dv_T_G_D
+
+
+def _in_rows(x_T_H_D: Tensor) -> Tensor:
+    """With the heads of a token side by side, as the kernels read them."""
+    return x_T_H_D if x_T_H_D.stride()[1:] == (x_T_H_D.shape[2], 1) else x_T_H_D.contiguous()
+
+
+def _common(q_T_H_D: Tensor, k_T_G_D: Tensor, v_T_G_D: Tensor, scale: float, window: int) -> tuple[float, ...]:
+    return q_T_H_D.stride(0), k_T_G_D.stride(0), v_T_G_D.stride(0), len(q_T_H_D), scale, window
+
+
+def _cut(blocks: Blocks, size: int) -> Blocks:
+    """As much smaller as heads are larger than those of 128."""
+    larger = max(1, triton.next_power_of_2(size) // 128)
+    return blocks._replace(own=blocks.own // larger, other=blocks.other // larger)
+
+
+def _constants(q_T_H_D: Tensor, k_T_G_D: Tensor, blocks: Blocks) -> dict[str, Any]:
+    _, heads, size = q_T_H_D.shape
+    return {
+        "GROUP": heads // k_T_G_D.shape[1],
+        "HEADS": heads,
+        "SIZE": size,
+        "BLOCK_D": max(16, triton.next_power_of_2(size)),
+        "PRECISION": "ieee" if q_T_H_D.dtype == torch.float32 else "tf32",
+        "num_warps": blocks.warps,
+        "num_stages": blocks.stages if usable(q_T_H_D.device, HOPPER) else 1,  # others have less shared memory
+    }
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q_T_H_D, k_T_G_D, v_T_G_D, start_B1, *ctx.settings = inputs
+    ctx.save_for_backward(q_T_H_D, k_T_G_D, v_T_G_D, start_B1, *output)
+
+
+def _backward(ctx: Any, dout_T_H_D: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(dout_T_H_D, *ctx.saved_tensors, *ctx.settings), None, None, None, None
+
+
+@_attend.register_fake
+def _(q_T_H_D: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    tokens, heads, size = q_T_H_D.shape
+    lse_H_T = q_T_H_D.new_empty(heads, tokens, dtype=torch.float32)
+    return q_T_H_D.new_empty(tokens, heads, size), lse_H_T
+
+
+@_gradients.register_fake
+def _(dout_T_H_D: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:3])
+
+
+_attend.register_autograd(_backward, setup_context=_keep)
+
+
+def packed_attention(
+    q_T_H_D: Tensor,
+    k_T_G_D: Tensor,
+    v_T_G_D: Tensor,
+    start_B1: Tensor,
+    longest: int,
+    scale: float,
+    window: int | None = None,
+) -> Tensor:
+    """[T, H, D]: attention of each token to those of its own row up to itself; operators, for torch.compile.
+
+    start_B1: where each row starts (int32), and the end; longest: at least the tokens of every row. window: how many
+    tokens, its own included, one sees.
+    """
+    return _attend(q_T_H_D, k_T_G_D, v_T_G_D, start_B1, longest, scale, window or _NO_WINDOW)[0]

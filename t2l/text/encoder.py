@@ -8,7 +8,8 @@ pooled vector of a short sentence has already lost which word did what.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,9 +19,13 @@ from torch.nn.functional import pad
 
 from t2l.config import EncoderConfig
 from t2l.errors import ConfigError
+from t2l.text.normalize import clean_descriptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -79,18 +84,34 @@ def batches_by_length(texts: Sequence[str], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-def encode_in_batches(texts: Sequence[str], size: int, encode: "EncodeBatch") -> TextFeatures:
-    """Run ``encode`` over batches of like length and put the rows back in order."""
-    order: list[int] = []
-    parts: list[TextFeatures] = []
-    for index in batches_by_length(texts, size):
-        order.extend(index)
-        parts.append(encode([texts[i] for i in index]))
-    return TextFeatures.cat(parts).select(torch.tensor(order).argsort().to(parts[0].mask_N_T.device))
+class TokenEncoder(TextEncoder, ABC):
+    """One that reads words. What its device does is apart, in `read`: of one shape, it can be recorded."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str], multiple: int = 1) -> "Tokens":
+        """One batch of clean texts, on the CPU, as wide as its longest, rounded up to a multiple."""
+
+    @abstractmethod
+    def read(self, tokens: "Tokens") -> TextFeatures:
+        """Features of one batch, fp32, from tokens on the device."""
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> TextFeatures:
+        texts, order = clean_descriptions(texts), []
+        parts: list[TextFeatures] = []
+        for batch in batches_by_length(texts, _BATCH):
+            order += batch
+            tokens = self.tokenize([texts[i] for i in batch])
+            parts.append(self.read({name: tensor.to(self.device) for name, tensor in tokens.items()}))
+        return TextFeatures.cat(parts).select(torch.tensor(order).argsort().to(self.device))
 
 
-class EncodeBatch(Protocol):
-    def __call__(self, texts: list[str]) -> TextFeatures: ...
+Tokens = Mapping[str, Tensor]
+"""What an encoder reads of a batch, by the encoder's own names."""
 
 
 def build_encoder(

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
-from t2l.text.encoder import TextEncoder, TextFeatures
+from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens
 
 
-class JointEncoder:
+class JointEncoder(TokenEncoder):
     """Tokens of every encoder, one after another; features [.., sum of dims], zero outside the encoder's own block.
 
     One linear layer on top is then one projection an encoder.
     """
 
-    def __init__(self, encoders: Sequence[TextEncoder]):
+    def __init__(self, encoders: Sequence[TokenEncoder]):
         self._encoders = tuple(encoders)
         self.feature_dim = sum(encoder.feature_dim for encoder in encoders)
 
@@ -28,10 +28,21 @@ class JointEncoder:
         counts = [encoder.token_counts(texts) for encoder in self._encoders]
         return [sum(row, start=()) for row in zip(*counts, strict=True)]
 
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
+    @property
+    def device(self) -> torch.device:
+        return self._encoders[0].device
+
+    def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
+        """The encoders' names, each after its encoder's number."""
+        each = [encoder.tokenize(texts, multiple) for encoder in self._encoders]
+        return {f"{number}.{name}": tensor for number, own in enumerate(each) for name, tensor in own.items()}
+
+    def read(self, tokens: Tokens) -> TextFeatures:
         states, masks, before = [], [], 0
-        for encoder in self._encoders:
-            features = encoder.encode(texts)
+        for number, encoder in enumerate(self._encoders):
+            start = f"{number}."
+            own = {name.removeprefix(start): tensor for name, tensor in tokens.items() if name.startswith(start)}
+            features = encoder.read(own)
             after = self.feature_dim - before - encoder.feature_dim
             states.append(pad(features.states_N_T_D, (before, after)))
             masks.append(features.mask_N_T)

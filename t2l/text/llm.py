@@ -8,21 +8,21 @@ them, nearly the same for every wording of one task: what the base can do when p
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.errors import ConfigError
-from t2l.text.encoder import TextFeatures, encode_in_batches, encoder_digest
+from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.prompts import PromptFormat
 
-_BATCH = 128
 
-
-class LlmEncoder:
+class LlmEncoder(TokenEncoder):
     """States of a causal LM after a description.
 
     In ``tokens`` mode a probe token's features are its states after the last ``num_layers`` layers, each scaled to unit
@@ -47,17 +47,7 @@ class LlmEncoder:
         chat = PromptFormat.of(tokenizer)
         self._opening = chat.opening
         self._probes = [self._ids(f"\n\n{probe}{chat.user_to_assistant}") for probe in probes]
-
-    @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
-        """N texts -> states [N, P, num_layers * H] (tokens) or [N, 1, H] (sentence), fp32 on the model's device."""
-        encode = self._encode_last_token if self._pooling == "sentence" else self._encode_probes
-        was_training = self._model.training  # as it is between the steps of a run
-        self._model.eval()
-        try:
-            return encode_in_batches(clean_descriptions(texts), _BATCH, encode)
-        finally:
-            self._model.train(was_training)
+        self._probe_ids_P = torch.tensor(list(chain(*self._probes)), dtype=torch.long, device=model.device)
 
     def identity(self) -> str:
         return encoder_digest(self._model, self._pooling, self._opening, self._probes, self._num_layers)
@@ -68,34 +58,55 @@ class LlmEncoder:
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
 
-    def _encode_last_token(self, texts: list[str]) -> TextFeatures:
-        """With the special tokens that the tokenizer puts around a text, as upstream."""
-        device = self._model.device
-        rows: list[list[int]] = self._tokenizer(texts)["input_ids"]  # type: ignore[assignment]
-        # Padded here, not by the tokenizer: many have no padding token. To the right, where nothing looks at it.
-        width = max(map(len, rows))
-        ids_N_T = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-        lengths_N = torch.tensor([len(row) for row in rows], device=device)
-        states_N_T_H = self._model.base_model(input_ids=ids_N_T, use_cache=False)[0]
-        vectors = scaled_unit(states_N_T_H[torch.arange(len(texts), device=device), lengths_N - 1])
-        return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=device))
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
 
-    def _encode_probes(self, texts: list[str]) -> TextFeatures:
-        device = self._model.device
-        described = [self._ids(self._opening + text) for text in texts]
-        width, pad = max(map(len, described)), self._tokenizer.pad_token_id or 0
-        probe_ids = [token for probe in self._probes for token in probe]
-        ids_N_T = torch.tensor([[pad] * (width - len(row)) + row + probe_ids for row in described]).to(device)
-        lengths_N = torch.tensor([len(row) for row in described]).to(device)
+    def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
+        """Padded here, not by the tokenizer: many have no padding token. Where no text's token looks at it: left of
+        what probes follow, else right."""
+        if self._pooling == "tokens":
+            rows = [self._ids(self._opening + text) for text in texts]
+        else:  # with the special tokens that the tokenizer puts around a text, as upstream
+            rows: list[list[int]] = self._tokenizer(list(texts))["input_ids"]  # type: ignore[assignment]
+        width = -(-max(map(len, rows)) // multiple) * multiple
+        left = self._pooling == "tokens"
+        padded = [pad(torch.tensor(row), (width - len(row), 0) if left else (0, width - len(row))) for row in rows]
+        return {"ids": torch.stack(padded), "lengths": torch.tensor([len(row) for row in rows])}
+
+    @torch.inference_mode()
+    def read(self, tokens: Tokens) -> TextFeatures:
+        """States [N, P, num_layers * H] (tokens) or [N, 1, H] (sentence)."""
+        read = self._read_last_token if self._pooling == "sentence" else self._read_probes
+        if not self._model.training:
+            return read(tokens["ids"], tokens["lengths"])
+        self._model.eval()  # as it is not between the steps of a run
+        try:
+            return read(tokens["ids"], tokens["lengths"])
+        finally:
+            self._model.train()
+
+    def _read_last_token(self, ids_N_T: Tensor, lengths_N: Tensor) -> TextFeatures:
+        states_N_T_H = self._model.base_model(input_ids=ids_N_T, use_cache=False)[0]
+        vectors = scaled_unit(states_N_T_H[torch.arange(len(ids_N_T), device=ids_N_T.device), lengths_N - 1])
+        return TextFeatures(vectors[:, None], torch.ones_like(lengths_N, dtype=torch.bool)[:, None])
+
+    def _read_probes(self, ids_N_D: Tensor, lengths_N: Tensor) -> TextFeatures:
+        width = ids_N_D.shape[1]
+        ids_N_T = torch.cat([ids_N_D, self._probe_ids_P.to(ids_N_D.device).expand(len(ids_N_D), -1)], dim=1)
         places_N_T = _positions(lengths_N, width, [len(probe) for probe in self._probes])
         allowed_N_T_T = _attention(lengths_N, width, [len(probe) for probe in self._probes])
-        bias = torch.zeros(allowed_N_T_T.shape, dtype=self._model.dtype, device=device)
+        bias = torch.zeros(allowed_N_T_T.shape, dtype=self._model.dtype, device=ids_N_T.device)
         bias.masked_fill_(~allowed_N_T_T, torch.finfo(bias.dtype).min)
         states = self._model.base_model(
-            input_ids=ids_N_T, position_ids=places_N_T, attention_mask=bias[:, None], output_hidden_states=True
+            input_ids=ids_N_T,
+            position_ids=places_N_T,
+            attention_mask=bias[:, None],
+            output_hidden_states=True,
+            use_cache=False,
         ).hidden_states[-self._num_layers :]
         features = torch.cat([scaled_unit(layer[:, width:]) for layer in states], dim=-1)
-        return TextFeatures(features, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
+        return TextFeatures(features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device))
 
 
 def _positions(lengths_N: Tensor, width: int, probe_lengths: Sequence[int]) -> Tensor:

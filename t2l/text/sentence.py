@@ -15,7 +15,7 @@ import torch
 from t2l.config import EncoderConfig
 from t2l.errors import CheckpointError, ConfigError, HubAccessError
 from t2l.hub import find
-from t2l.text.encoder import TextFeatures, encode_in_batches, encoder_digest
+from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.remote_code import mend
 
@@ -54,7 +54,7 @@ def pins_of_code(config: EncoderConfig) -> dict[str, str | None]:
     return {"code_revision": config.code_revision or config.revision} if config.trust_remote_code else {}
 
 
-class SentenceEncoder:
+class SentenceEncoder(TokenEncoder):
     """A frozen sentence-transformers model, pooled as its own files say; whole texts, or token states for a reader.
 
     Raises HubAccessError for a model out of reach, CheckpointError for one that cannot be read, ConfigError for one
@@ -85,11 +85,6 @@ class SentenceEncoder:
         assert dimension is not None
         self.feature_dim = dimension
 
-    @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> TextFeatures:
-        """N texts -> states [N, T, D] (tokens) or [N, 1, D] (sentence), fp32 on the encoder's device."""
-        return encode_in_batches(clean_descriptions(texts), 256, self._encode_batch)
-
     def identity(self) -> str:
         return encoder_digest(self._model, self._pooling, self._limit)
 
@@ -97,14 +92,29 @@ class SentenceEncoder:
         ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._limit)
         return [(len(row),) for row in ids["input_ids"]]
 
-    def _encode_batch(self, texts: list[str]) -> TextFeatures:
+    @property
+    def device(self) -> torch.device:
+        return self._model.device
+
+    def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
+        """Longer texts than the model takes are cut off at its limit."""
         inputs = self._model.tokenizer(
-            texts, padding=True, truncation=True, max_length=self._limit, return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self._limit,
+            pad_to_multiple_of=multiple if self._limit % multiple == 0 else 1,  # lest it be wider than the limit
+            return_tensors="pt",
         )
-        outputs = self._model.forward(dict(inputs.to(self._model.device)))
+        return dict(inputs)
+
+    @torch.inference_mode()
+    def read(self, tokens: Tokens) -> TextFeatures:
+        """States [N, T, D] (tokens) or [N, 1, D] (sentence)."""
+        outputs = self._model.forward(dict(tokens))
         if self._pooling == "sentence":
             vectors = scaled_unit(outputs["sentence_embedding"])
-            return TextFeatures(vectors[:, None], torch.ones(len(texts), 1, dtype=torch.bool, device=vectors.device))
+            return TextFeatures(vectors[:, None], vectors.new_ones(len(vectors), 1, dtype=torch.bool))
         return TextFeatures(outputs["token_embeddings"].float(), outputs["attention_mask"].bool())
 
 

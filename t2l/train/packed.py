@@ -5,13 +5,11 @@ size, K labels.
 """
 
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -20,8 +18,6 @@ from t2l import kernels
 from t2l.lora.apply import PerRowLora
 
 NAME = "t2l_packed"
-_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
-"""Torch 2.11 takes fewer key-value heads than query heads without being told."""
 _LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -63,18 +59,16 @@ class PackedRows:
 
 
 def can_pack(base: PerRowLora, adapters: int) -> bool:
-    """Where torch's attention of variable length may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores.
+    """Where our attention of packed rows may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores.
 
     Not with many adapters beside a small model: every token goes by all of them, while padding is a tenth of the work.
     """
     model, config = base.model, base.model.config.get_text_config()
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return (
         kernels.usable(model.device)
         and model.dtype in (torch.bfloat16, torch.float16)
         and config._attn_implementation == NAME
         and _LAYERS.issuperset(getattr(config, "layer_types", None) or ())
-        and head_size % 8 == 0
         and adapters * base.spec.num_parameters * 16 <= model.num_parameters()
     )
 
@@ -103,17 +97,15 @@ def attention(
         return sdpa_attention_forward(
             module, query_B_H_T_D, key_B_G_T_D, value_B_G_T_D, attention_mask, scaling=scaling, **kwargs
         )
-    out_T_H_D = varlen_attn(
+    from t2l.kernels.packed_attention import packed_attention  # Triton is not there where kernels are not usable
+
+    out_T_H_D = packed_attention(
         query_B_H_T_D[0].transpose(0, 1),
         key_B_G_T_D[0].transpose(0, 1),
         value_B_G_T_D[0].transpose(0, 1),
         cu_seq_lens_q,
-        cu_seq_lens_q,
         max_length_q,
-        max_length_q,
-        scale=scaling,
-        window_size=(sliding_window - 1 if sliding_window else -1, 0),
-        **_GROUPED,
+        query_B_H_T_D.shape[-1] ** -0.5 if scaling is None else scaling,
+        sliding_window,
     )
-    assert isinstance(out_T_H_D, Tensor)
     return out_T_H_D[None], None
