@@ -96,7 +96,7 @@ class HypernetPeer:
 
     def computed(self, batch: SftBatch) -> int:
         """Tokens, with padding where there is any."""
-        packed = not self._syncs and can_pack(self._module.base, len(batch.lengths_B))
+        packed = not self._syncs and can_pack(self._module.base)
         return batch.count if packed else batch.input_ids_B_T.numel()
 
     def _forward(self, batch: SftBatch) -> Any:

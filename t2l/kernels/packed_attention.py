@@ -28,9 +28,9 @@ class Blocks(NamedTuple):
     stages: int
 
 
-FORWARD = Blocks(64, 64, warps=4, stages=2)
+FORWARD = Blocks(64, 32, warps=4, stages=3)
 QUERIES = Blocks(64, 64, warps=4, stages=2)
-KEYS = Blocks(64, 64, warps=4, stages=2)
+KEYS = Blocks(64, 32, warps=4, stages=3)
 """The fastest on an H200, for heads of 128 in bf16; larger heads take smaller blocks."""
 
 

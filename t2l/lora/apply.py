@@ -22,6 +22,9 @@ from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import LoraWeights
 
 Pair = tuple[Tensor, Tensor]
+Segments = tuple[Tensor, Tensor]
+"""In packed rows: the number of each token's adapter [T], in order, and where each one's tokens start and end [n + 1];
+both int32."""
 
 
 class RowLoraLinear(nn.Module):
@@ -29,7 +32,7 @@ class RowLoraLinear(nn.Module):
 
     pair: A_NRI [n, r, i] and B_NOR [n, o, r] in the dtype of the layer, or None for the base layer alone.
     Adapter j serves the k = rows / n consecutive rows from j k on; or, where rows are packed into one [1, T, i],
-    the tokens at which adapter_T [T] is j. Plain attributes rather than arguments, because the model in between
+    those tokens that `segments` says. Plain attributes rather than arguments, because the model in between
     passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
     """
 
@@ -39,7 +42,7 @@ class RowLoraLinear(nn.Module):
         self.scaling = scaling
         self.dropout = dropout
         self.pair: Pair | None = None
-        self.adapter_T: Tensor | None = None
+        self.segments: Segments | None = None
         self.train(base.training)  # a fresh module is in training mode, and dropout would act on answers
 
     @property
@@ -51,8 +54,8 @@ class RowLoraLinear(nn.Module):
         """x [n k, ..., i] -> [n k, ..., o]; packed, x [1, T, i] -> [1, T, o]."""
         if self.pair is None:
             return self.base(x)
-        if self.adapter_T is not None:
-            return self._packed(x[0], *self.pair, self.adapter_T)[None]
+        if self.segments is not None:
+            return self._packed(x[0], self.pair, self.segments)[None]
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -69,12 +72,11 @@ class RowLoraLinear(nn.Module):
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
 
-    def _packed(self, x_T_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, adapter_T: Tensor) -> Tensor:
-        """Every token by every adapter's A, what is not its own set to zero: n r columns beside the thousands of W."""
-        adapter_NR = torch.arange(A_NRI.shape[0] * A_NRI.shape[1], device=adapter_T.device) // A_NRI.shape[1]
-        h_T_NR = dropout(x_T_I, self.dropout, self.training) @ A_NRI.flatten(0, 1).T
-        h_T_NR = torch.where(adapter_T[:, None] == adapter_NR, h_T_NR * self.scaling, 0)
-        return self.base(x_T_I) + h_T_NR @ B_NOR.mT.flatten(0, 1)
+    def _packed(self, x_T_I: Tensor, pair: Pair, segments: Segments) -> Tensor:
+        from t2l.kernels.packed_lora import packed_lora  # Triton is not there where kernels are not usable
+
+        p = self.dropout if self.training else 0.0
+        return packed_lora(self.base(x_T_I), x_T_I, *pair, *segments, self.scaling, p)
 
 
 class PerRowLora(nn.Module):
@@ -117,13 +119,13 @@ class PerRowLora(nn.Module):
         with self.adapters(weights):
             return self.model(**inputs)
 
-    def adapters(self, weights: LoraWeights | None, adapter_T: Tensor | None = None) -> AbstractContextManager[None]:
-        """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`.
+    def adapters(self, weights: LoraWeights | None, segments: Segments | None = None) -> AbstractContextManager[None]:
+        """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`; segments: in packed
+        rows.
 
-        adapter_T: for packed rows, the number of each token's adapter.
         They are cast to the model's dtype and device once, here. Raises SpecMismatchError for another spec.
         """
-        return self.installed(None if weights is None else self.pairs(weights), adapter_T)
+        return self.installed(None if weights is None else self.pairs(weights), segments)
 
     def enable_activation_checkpointing(self, every_n_layers: int = 1) -> None:
         """Keep no activations inside decoder layers; recompute them in the backward pass (training mode).
@@ -133,7 +135,7 @@ class PerRowLora(nn.Module):
         """
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self.installed([layer.pair for layer in self._layers], self._layers[0].adapter_T)
+            return nullcontext(), self.installed([layer.pair for layer in self._layers], self._layers[0].segments)
 
         def recomputed(function: Callable[..., Any], *args: Any) -> Any:
             if torch.compiler.is_compiling():  # the graph holds the adapters as inputs, and takes no contexts
@@ -159,18 +161,18 @@ class PerRowLora(nn.Module):
         return pairs
 
     @contextmanager
-    def installed(self, pairs: Sequence[Pair | None] | None, adapter_T: Tensor | None = None) -> Iterator[None]:
+    def installed(self, pairs: Sequence[Pair | None] | None, segments: Segments | None = None) -> Iterator[None]:
         """`adapters` that `pairs` has prepared; None: the base model."""
-        previous = [layer.pair for layer in self._layers], self._layers[0].adapter_T
-        self._install(pairs or [None] * len(self._layers), adapter_T)
+        previous = [layer.pair for layer in self._layers], self._layers[0].segments
+        self._install(pairs or [None] * len(self._layers), segments)
         try:
             yield
         finally:
             self._install(*previous)
 
-    def _install(self, pairs: Sequence[Pair | None], adapter_T: Tensor | None) -> None:
+    def _install(self, pairs: Sequence[Pair | None], segments: Segments | None) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
-            layer.pair, layer.adapter_T = pair, adapter_T
+            layer.pair, layer.segments = pair, segments
 
 
 def _checked(present: Mapping[str, nn.Module], key: str, target: TargetModule) -> nn.Linear:

@@ -3,6 +3,7 @@
 Nothing in a step makes the host wait for the device; losses are fetched when they are logged.
 """
 
+import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,8 @@ def train(
             engine.backward(losses)
             meter.add(losses, batch.count)
         engine.step(lr)
+        if step == start:
+            gc.freeze()  # a compiled model is millions of objects: looking through them again takes longer than a step
 
         done = step + 1
         plan = Plan.after(done, config, validates=validate is not None)

@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from t2l import kernels
-from t2l.lora.apply import PerRowLora
+from t2l.lora.apply import PerRowLora, Segments
 
 NAME = "t2l_packed"
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -48,6 +48,11 @@ class PackedRows:
         """Places in the flattened [B * W] -> places in T."""
         return self.start_B1[place_K // self.width] + place_K % self.width
 
+    def segments(self, adapters: int) -> Segments:
+        """Of adapters that serve as many consecutive rows each."""
+        each = (len(self.start_B1) - 1) // adapters
+        return (self.row_T // each).int(), self.start_B1[::each].int()
+
     def inputs(self, embeddings_B_W_H: Tensor) -> dict[str, Any]:
         """What the model's forward takes, for a state [1, T, H] of each token."""
         return {
@@ -58,18 +63,14 @@ class PackedRows:
         }
 
 
-def can_pack(base: PerRowLora, adapters: int) -> bool:
-    """Where our attention of packed rows may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores.
-
-    Not with many adapters beside a small model: every token goes by all of them, while padding is a tenth of the work.
-    """
+def can_pack(base: PerRowLora) -> bool:
+    """Where our kernels for packed rows may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores."""
     model, config = base.model, base.model.config.get_text_config()
     return (
         kernels.usable(model.device)
         and model.dtype in (torch.bfloat16, torch.float16)
         and config._attn_implementation == NAME
         and _LAYERS.issuperset(getattr(config, "layer_types", None) or ())
-        and adapters * base.spec.num_parameters * 16 <= model.num_parameters()
     )
 
 

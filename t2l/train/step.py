@@ -97,12 +97,12 @@ def label_logits(
     """
     if embeddings_B_T_H is None:
         embeddings_B_T_H = embed(base, batch)
-    inputs, adapter_T, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
-    if can_pack(base, 0 if weights is None else len(weights)):
+    inputs, segments, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
+    if can_pack(base):
         rows = PackedRows.of(batch.lengths_B, embeddings_B_T_H.shape[1], batch.count)
         inputs, positions_K = rows.inputs(embeddings_B_T_H), rows.find(positions_K)
-        adapter_T = rows.row_T if weights is None else rows.row_T // (len(batch.lengths_B) // len(weights))
-    with base.adapters(weights, adapter_T), last_mlp_at(base, positions_K), _unchecked_rows():
+        segments = None if weights is None else rows.segments(len(weights))
+    with base.adapters(weights, segments), last_mlp_at(base, positions_K), _unchecked_rows():
         hidden = base.model.base_model(**inputs, use_cache=False).last_hidden_state
     return head(base.model, hidden.flatten(0, 1).index_select(0, positions_K))
 

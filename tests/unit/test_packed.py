@@ -1,11 +1,13 @@
-"""Packed rows give padded ones' logits and gradients: on a GPU by torch's attention, else by one written here."""
+"""Packed rows give padded ones' logits and gradients: on a GPU, or by Triton's interpreter where there is none."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+
+pytest.importorskip("triton", reason="needs Triton, which torch's builds for GPUs bring along")
+
 from hypothesis import given
 from hypothesis import strategies as st
 from lora_models import FAMILIES, SHAPE, VOCAB, random_weights
@@ -19,29 +21,9 @@ from t2l.train.packed import PackedRows, can_pack
 from t2l.train.step import label_logits
 
 ON_GPU = torch.cuda.is_available()
-DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float64)
-TOLERANCE = 0.1 if ON_GPU else 1e-9
+DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float32)
+TOLERANCE = 0.1 if ON_GPU else 1e-4
 LENGTHS = (9, 3, 17, 4, 1, 6)
-
-
-def each_by_itself(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_seq_q: Tensor,
-    *_: Any,
-    scale: float,
-    window_size: tuple[int, int],
-    **__: Any,
-) -> Tensor:
-    """What torch's kernel computes, on a CPU."""
-    found = []
-    for start, end in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
-        q, k, v = (x[start:end].transpose(0, 1) for x in (query, key, value))
-        behind = torch.arange(end - start)[:, None] - torch.arange(end - start)
-        mask = (behind >= 0) & ((window_size[0] < 0) | (behind <= window_size[0]))
-        found.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(0, 1))
-    return torch.cat(found)
 
 
 def make(family: str, **settings: Any) -> PerRowLora:
@@ -74,7 +56,7 @@ def test_packed_is_padded(
     monkeypatch: pytest.MonkeyPatch, family: str, settings: dict[str, Any], adapters: int, checkpointing: bool
 ) -> None:
     lora, batch = make(family, **settings), rows_of(LENGTHS)
-    assert can_pack(lora, 0) == ON_GPU
+    assert can_pack(lora) == ON_GPU
     if checkpointing:
         lora.enable_activation_checkpointing()
         lora.train()
@@ -83,8 +65,6 @@ def test_packed_is_padded(
     monkeypatch.setattr(step, "can_pack", lambda *_: False)
     padded = logits_and_gradients(lora, weights, batch)
     monkeypatch.setattr(step, "can_pack", lambda *_: True)
-    if not ON_GPU:
-        monkeypatch.setattr(packed, "varlen_attn", each_by_itself)
     for ours, expected in zip(logits_and_gradients(lora, weights, batch), padded, strict=True):
         assert (ours - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
@@ -103,8 +83,7 @@ def test_places_of_tokens(lengths: list[int]) -> None:
 @pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 def test_what_cannot_be_packed_is_padded() -> None:
     lora, batch = make("llama"), rows_of(LENGTHS)
-    few = lora.model.num_parameters() // lora.spec.num_parameters // 16
-    assert can_pack(lora, few) and not can_pack(lora, few + 1)
+    assert can_pack(lora)
     lora.model.float()
-    assert not can_pack(lora, 0)
+    assert not can_pack(lora)
     assert label_logits(lora, None, batch).dtype == torch.float32

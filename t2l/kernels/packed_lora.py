@@ -1,0 +1,322 @@
+"""LoRA on rows that stand one after the other without padding, each token by its own adapter: y + s B (A dropout(x)).
+
+Three kernels do all of it, forward and backward: to a rank's few numbers (`_down`: h from x by A, dh from dy by B),
+back from them (`_up`: y from h by B, dx from dh by A), and sums over an adapter's tokens (`_outer`: of A and of B).
+Each reads and writes what is as large as the layer's input or output once; dropout is drawn anew wherever x is read.
+
+Legend: T tokens, N adapters, R rank, I in_features, O out_features, S either of the two. An adapter's tokens stand
+together, the first adapter's first.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TOKENS = {"down": 32, "up": 64, "outer": 64}
+"""Of a program, or of a turn of its loop."""
+_SIZE = 128
+_STAGES = 4
+_BITS = 24
+"""Of a number drawn for dropout."""
+
+
+@triton.jit
+def _dropped(values, seed_ptr, t, s, size, below):
+    """Zero where the hash of the place [t, s], as in t2l/lora/dropout.py, says so: `below` times of 1 << _BITS."""
+    bits = t.to(tl.uint32)[:, None] * size.to(tl.uint32) + s.to(tl.uint32)[None, :]
+    bits += tl.load(seed_ptr).to(tl.uint32, bitcast=True)
+    bits = (bits ^ (bits >> 16)) * 0x85EBCA6B
+    bits = (bits ^ (bits >> 13)) * 0xC2B2AE35
+    bits = (bits ^ (bits >> 16)) >> 8
+    return tl.where(bits >= below.to(tl.uint32), values, 0.0).to(values.dtype)
+
+
+@triton.jit
+def _down(
+    x_ptr,
+    weight_ptr,
+    adapter_ptr,
+    seed_ptr,
+    h_ptr,
+    tokens,
+    size,
+    adapter_stride,
+    rank_stride,
+    size_stride,
+    factor,
+    below,
+    RANK: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """h [T, R] = x [T, S] by each token's weight [R, S], times a factor. One program: some tokens."""
+    start = tl.program_id(0) * BLOCK_T
+    t, r = start + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_R)
+    adapter_t = tl.load(adapter_ptr + t, mask=t < tokens, other=-1)
+    first = tl.load(adapter_ptr + start)
+    last = tl.load(adapter_ptr + tl.minimum(start + BLOCK_T, tokens) - 1)
+    h = tl.zeros([BLOCK_T, BLOCK_R], dtype=tl.float32)
+    for adapter in range(first, last + 1):  # mostly one
+        own = adapter_t == adapter
+        weights = weight_ptr + adapter * adapter_stride.to(tl.int64) + r[None, :] * rank_stride
+        for begin in range(0, size, BLOCK_S):
+            s = begin + tl.arange(0, BLOCK_S)
+            places = t[:, None].to(tl.int64) * size + s[None, :]
+            x = tl.load(x_ptr + places, mask=own[:, None] & (s < size)[None, :], other=0.0)
+            if DROPOUT:
+                x = _dropped(x, seed_ptr, t, s, size, below)
+            inside = (s < size)[:, None] & (r < RANK)[None, :]
+            weight = tl.load(weights + s[:, None] * size_stride, mask=inside, other=0.0)
+            h = tl.dot(x, weight, h, input_precision=PRECISION)
+    inside = (t < tokens)[:, None] & (r < RANK)[None, :]
+    tl.store(h_ptr + t[:, None] * RANK + r[None, :], (h * factor).to(h_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _up(
+    h_ptr,
+    weight_ptr,
+    adapter_ptr,
+    seed_ptr,
+    y_ptr,
+    out_ptr,
+    tokens,
+    size,
+    adapter_stride,
+    rank_stride,
+    size_stride,
+    factor,
+    below,
+    RANK: tl.constexpr,
+    ADD: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """out [T, S] = h [T, R] by each token's weight [R, S], times a factor; plus y. One program: some tokens, some S."""
+    start = tl.program_id(0) * BLOCK_T
+    t, r = start + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_R)
+    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    adapter_t = tl.load(adapter_ptr + t, mask=t < tokens, other=-1)
+    first = tl.load(adapter_ptr + start)
+    last = tl.load(adapter_ptr + tl.minimum(start + BLOCK_T, tokens) - 1)
+    out = tl.zeros([BLOCK_T, BLOCK_S], dtype=tl.float32)
+    for adapter in range(first, last + 1):
+        own = (adapter_t == adapter)[:, None] & (r < RANK)[None, :]
+        h = tl.load(h_ptr + t[:, None] * RANK + r[None, :], mask=own, other=0.0)
+        weights = weight_ptr + adapter * adapter_stride.to(tl.int64) + s[None, :] * size_stride
+        weight = tl.load(weights + r[:, None] * rank_stride, mask=(r < RANK)[:, None] & (s < size)[None, :], other=0.0)
+        out = tl.dot(h, weight, out, input_precision=PRECISION)
+    out *= factor
+    if DROPOUT:
+        out = _dropped(out, seed_ptr, t, s, size, below)
+    places = t[:, None].to(tl.int64) * size + s[None, :]
+    inside = (t < tokens)[:, None] & (s < size)[None, :]
+    if ADD:
+        out += tl.load(y_ptr + places, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _outer(
+    h_ptr,
+    x_ptr,
+    start_ptr,
+    seed_ptr,
+    sum_ptr,
+    size,
+    factor,
+    below,
+    RANK: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """sum [N, R, S] over each adapter's tokens of h [T, R] times x [T, S], times a factor. One program: an adapter,
+    some S."""
+    adapter, r = tl.program_id(0), tl.arange(0, BLOCK_R)
+    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    end = tl.load(start_ptr + adapter + 1)
+    found = tl.zeros([BLOCK_R, BLOCK_S], dtype=tl.float32)
+    for start in range(tl.load(start_ptr + adapter), end, BLOCK_T):
+        t = start + tl.arange(0, BLOCK_T)
+        h = tl.load(h_ptr + t[None, :] * RANK + r[:, None], mask=(r < RANK)[:, None] & (t < end)[None, :], other=0.0)
+        places = t[:, None].to(tl.int64) * size + s[None, :]
+        x = tl.load(x_ptr + places, mask=(t < end)[:, None] & (s < size)[None, :], other=0.0)
+        if DROPOUT:
+            x = _dropped(x, seed_ptr, t, s, size, below)
+        found = tl.dot(h, x, found, input_precision=PRECISION)
+    places = (adapter.to(tl.int64) * RANK + r[:, None]) * size + s[None, :]
+    inside = (r < RANK)[:, None] & (s < size)[None, :]
+    tl.store(sum_ptr + places, (found * factor).to(sum_ptr.dtype.element_ty), mask=inside)
+
+
+class _Dropout:
+    """What the kernels take for dropout with probability p: a seed, and the factor that makes up for what is gone."""
+
+    def __init__(self, seed: Tensor, p: float) -> None:
+        self.seed, self.below = seed, round(p * (1 << _BITS))
+        self.factor = 1 / (1 - p)
+
+
+def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: float, dropout: _Dropout) -> Tensor:
+    (tokens, size), rank = x_T_S.shape, weight_N_R_S.shape[1]
+    h_T_R = x_T_S.new_empty(tokens, rank)
+    _down[(triton.cdiv(tokens, _TOKENS["down"]),)](
+        x_T_S,
+        weight_N_R_S,
+        adapter_T,
+        dropout.seed,
+        h_T_R,
+        tokens,
+        size,
+        *weight_N_R_S.stride(),
+        scaling * dropout.factor,
+        dropout.below,
+        RANK=rank,
+        **_constants("down", x_T_S, rank, dropout),
+    )
+    return h_T_R
+
+
+def _go_up(
+    h_T_R: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, dropout: _Dropout, y_T_S: Tensor | None = None
+) -> Tensor:
+    (tokens, rank), size = h_T_R.shape, weight_N_R_S.shape[2]
+    out_T_S = h_T_R.new_empty(tokens, size)
+    _up[(triton.cdiv(tokens, _TOKENS["up"]), triton.cdiv(size, _SIZE))](
+        h_T_R,
+        weight_N_R_S,
+        adapter_T,
+        dropout.seed,
+        h_T_R if y_T_S is None else y_T_S,
+        out_T_S,
+        tokens,
+        size,
+        *weight_N_R_S.stride(),
+        dropout.factor,
+        dropout.below,
+        RANK=rank,
+        ADD=y_T_S is not None,
+        **_constants("up", h_T_R, rank, dropout),
+    )
+    return out_T_S
+
+
+def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> Tensor:
+    adapters, rank, size = len(start_N1) - 1, h_T_R.shape[1], x_T_S.shape[1]
+    sum_N_R_S = x_T_S.new_empty(adapters, rank, size)
+    _outer[(adapters, triton.cdiv(size, _SIZE))](
+        h_T_R,
+        x_T_S,
+        start_N1,
+        dropout.seed,
+        sum_N_R_S,
+        size,
+        dropout.factor,
+        dropout.below,
+        RANK=rank,
+        **_constants("outer", x_T_S, rank, dropout),
+    )
+    return sum_N_R_S
+
+
+def _constants(kernel: str, like: Tensor, rank: int, dropout: _Dropout) -> dict[str, Any]:
+    return {
+        "DROPOUT": dropout.below > 0,
+        "PRECISION": "ieee" if like.dtype == torch.float32 else "tf32",
+        "BLOCK_T": _TOKENS[kernel],
+        "BLOCK_R": max(16, triton.next_power_of_2(rank)),
+        "BLOCK_S": _SIZE,
+        "num_warps": 4,
+        "num_stages": _STAGES,
+    }
+
+
+@torch.library.custom_op("t2l::packed_lora", mutates_args=())
+def _apply(
+    y_T_O: Tensor,
+    x_T_I: Tensor,
+    A_NRI: Tensor,
+    B_NRO: Tensor,
+    adapter_T: Tensor,
+    start_N1: Tensor,
+    seed: Tensor,
+    scaling: float,
+    p: float,
+) -> tuple[Tensor, Tensor]:
+    """y with what the adapters add [T, O], and s A dropout(x) [T, R]."""
+    h_T_R = _go_down(x_T_I.contiguous(), A_NRI, adapter_T, scaling, _Dropout(seed, p))
+    return _go_up(h_T_R, B_NRO, adapter_T, _Dropout(seed, 0), y_T_O.contiguous()), h_T_R
+
+
+@torch.library.custom_op("t2l::packed_lora_backward", mutates_args=())
+def _gradients(
+    dy_T_O: Tensor,
+    x_T_I: Tensor,
+    A_NRI: Tensor,
+    B_NRO: Tensor,
+    adapter_T: Tensor,
+    start_N1: Tensor,
+    seed: Tensor,
+    h_T_R: Tensor,
+    scaling: float,
+    p: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of x, A and B; that of y is dy."""
+    dropout, none = _Dropout(seed, p), _Dropout(seed, 0)
+    dy_T_O, x_T_I = dy_T_O.contiguous(), x_T_I.contiguous()
+    dh_T_R = _go_down(dy_T_O, B_NRO, adapter_T, scaling, none)
+    dx_T_I = _go_up(dh_T_R, A_NRI, adapter_T, dropout)
+    return dx_T_I, _sum(dh_T_R, x_T_I, start_N1, dropout), _sum(h_T_R, dy_T_O, start_N1, none)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.scaling, ctx.p = inputs[1:]
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _backward(ctx: Any, dy_T_O: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return dy_T_O, *_gradients(dy_T_O, *ctx.saved_tensors, ctx.scaling, ctx.p), None, None, None, None, None
+
+
+@_apply.register_fake
+def _(y_T_O: Tensor, x_T_I: Tensor, A_NRI: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return y_T_O.new_empty(y_T_O.shape), x_T_I.new_empty(len(x_T_I), A_NRI.shape[1])
+
+
+@_gradients.register_fake
+def _(dy_T_O: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in inputs[:3])
+
+
+_apply.register_autograd(_backward, setup_context=_keep)
+
+
+def packed_lora(
+    y_T_O: Tensor,
+    x_T_I: Tensor,
+    A_NRI: Tensor,
+    B_NOR: Tensor,
+    adapter_T: Tensor,
+    start_N1: Tensor,
+    scaling: float,
+    p: float = 0.0,
+) -> Tensor:
+    """[T, O]: y + s B (A dropout(x)), by adapter adapter_T (int32) of each token; operators, for torch.compile.
+
+    start_N1: where each adapter's tokens start (int32), and the end. p: of dropout, drawn by torch's generator.
+    """
+    low, high = -(1 << 31), 1 << 31
+    seed = torch.randint(low, high, (1,), dtype=torch.int32, device=x_T_I.device) if p else start_N1[:1]
+    return _apply(y_T_O, x_T_I, A_NRI, B_NOR.mT, adapter_T, start_N1, seed, scaling, p)[0]

@@ -1,0 +1,87 @@
+"""The kernels of packed rows against plain torch: on a GPU, or by Triton's interpreter where there is none."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton", reason="needs Triton, which torch's builds for GPUs bring along")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from t2l.kernels.packed_attention import packed_attention
+from t2l.kernels.packed_lora import packed_lora
+from t2l.lora.dropout import BITS, hashed
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+few = settings(max_examples=8, deadline=None)
+lengths_of_rows = st.lists(st.sampled_from([1, 2, 31, 64, 70, 129]), min_size=1, max_size=3)
+
+
+def starts(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths], device=DEVICE).cumsum(0).int()
+
+
+def assert_same(found: Tensor, expected: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    """And their gradients."""
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    d_found = torch.randn_like(found)
+    ours, right = (torch.autograd.grad(out, inputs, d_found) for out in (found, expected))
+    for gradient, expected_gradient in zip(ours, right, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-3)
+
+
+def attend_row_by_row(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], window: int | None) -> Tensor:
+    found = []
+    for row in zip(*(x.split(lengths) for x in (q, k, v)), strict=True):
+        place = torch.arange(len(row[0]), device=DEVICE)
+        behind = place[:, None] - place
+        mask = (behind >= 0) & (behind < (window or 1 << 20))
+        out = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in row), mask, scale=0.3, enable_gqa=True)
+        found.append(out.transpose(0, 1))
+    return torch.cat(found)
+
+
+@few
+@given(
+    lengths_of_rows,
+    st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    st.sampled_from([16, 24, 64]),
+    st.sampled_from([None, 1, 50]),
+)
+def test_rows_attend_to_themselves(lengths: list[int], heads: tuple[int, int], size: int, window: int | None) -> None:
+    torch.manual_seed(0)
+    tokens, (query_heads, kv_heads) = sum(lengths), heads
+    q = torch.randn(query_heads, tokens, size, device=DEVICE).transpose(0, 1).requires_grad_()  # a head, then a head
+    k, v = (torch.randn(tokens, kv_heads, size, device=DEVICE, requires_grad=True) for _ in range(2))
+    found = packed_attention(q, k, v, starts(lengths), max(lengths) + 3, 0.3, window)
+    assert_same(found, attend_row_by_row(q, k, v, lengths, window), (q, k, v))
+
+
+def test_large_heads() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(70, 1, 256, device=DEVICE, requires_grad=True) for _ in range(3))
+    found = packed_attention(q, k, v, starts([40, 30]), 40, 0.3)
+    assert_same(found, attend_row_by_row(q, k, v, [40, 30], None), (q, k, v))
+
+
+@few
+@given(
+    lengths_of_rows,
+    st.sampled_from([1, 8, 17]),
+    st.sampled_from([(24, 200), (130, 40)]),
+    st.sampled_from([0.0, 0.25]),
+)
+def test_each_token_has_the_adapter_of_its_row(lengths: list[int], rank: int, sizes: tuple[int, int], p: float) -> None:
+    torch.manual_seed(0)
+    tokens, (size_in, size_out) = sum(lengths), sizes
+    adapter_T = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).int().to(DEVICE)
+    y, x = (torch.randn(tokens, size, device=DEVICE, requires_grad=True) for size in (size_out, size_in))
+    A, B_T = (torch.randn(len(lengths), rank, size, device=DEVICE, requires_grad=True) for size in (size_in, size_out))
+    torch.manual_seed(1)
+    found = packed_lora(y, x, A, B_T.mT, adapter_T, starts(lengths), 0.5, p)
+    torch.manual_seed(1)
+    kept = torch.where(hashed(x) < round(p * (1 << BITS)), 0, x / (1 - p)) if p else x
+    h = torch.einsum("tri,ti->tr", A[adapter_T], kept)
+    assert_same(found, y + 0.5 * torch.einsum("tro,tr->to", B_T[adapter_T], h), (y, x, A, B_T))
