@@ -14,8 +14,9 @@ All attend without cuDNN, which plans anew for every new shape (t2l/train/base.p
 
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
-A round is STEPS steps, one after the other as in a run. Left out of the timing: making batches and encoding
-descriptions (the job does that once).
+In its turn a peer takes STEPS steps to get its memory back from the others, then STEPS that are timed, all of new rows
+and one after the other as in a run. Left out of the timing: making batches and encoding descriptions (the job does that
+once).
 `losses`, `gradient_norms`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the
 most that a step takes on a GPU beyond what lies there between steps.
 
@@ -23,10 +24,12 @@ Axes: B rows, T tokens of the longest row.
 """
 
 import argparse
+import gc
 import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from statistics import mean
 from typing import Any
 
@@ -47,7 +50,7 @@ from t2l.train.engine import TorchEngine, adamw, set_lr
 from t2l.train.packed import can_pack
 from t2l.train.step import SftModule, seed_step
 
-WARM_UP_ROUNDS, STEPS = 1, 3
+STEPS = 2
 LR = 1e-4
 VOCABULARY = 1000
 """Of the random tokens."""
@@ -175,8 +178,8 @@ def memory_of(step: Callable[[], None]) -> float:
 
 
 def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, Any]:
-    """tokens: of each step, those to warm up included."""
-    mean_tokens = mean(tokens[WARM_UP_ROUNDS * STEPS :])
+    """tokens: of each step, timed or not."""
+    mean_tokens = mean(count for number, count in enumerate(tokens) if number // STEPS % 2)
     peers = {
         name: {
             "tokens_per_s": mean_tokens * STEPS / median_seconds(rounds, name),
@@ -210,20 +213,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "peft": PeftPeer(arguments.base, config, device),
         "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device),
     }
-    steps = range((WARM_UP_ROUNDS + arguments.rounds) * STEPS)
+    steps = range(arguments.rounds * 2 * STEPS)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
     first = {name: peer.first(batches[name][0]) for name, peer in peers.items()}
 
-    def take_steps(name: str, round_number: int) -> None:
-        for number in range(round_number * STEPS, (round_number + 1) * STEPS):
+    numbers = {name: iter(steps) for name in peers}
+
+    def take_steps(name: str) -> None:
+        for number in islice(numbers[name], STEPS):
             seed_step(config.seed, number, 0)
             peers[name].step(batches[name][number])
 
-    def turn(name: str, number: int) -> float:
-        return memory_of(partial(take_steps, name, number))
+    def turn(name: str, _: int) -> float:
+        gc.freeze()  # as the job does after its first step
+        return memory_of(partial(take_steps, name))
 
-    rounds = in_turn({name: partial(turn, name) for name in peers}, arguments.rounds, WARM_UP_ROUNDS)
+    rounds = in_turn({name: partial(turn, name) for name in peers}, arguments.rounds, warm_up=0, settle=True)
+    gc.unfreeze()
     tokens = [sum(batch.count for batch in one) for one in batches["ours"]]
     computed = {
         name: mean(sum(peer.computed(batch) for batch in one) for one in batches[name]) for name, peer in peers.items()

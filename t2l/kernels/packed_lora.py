@@ -8,30 +8,47 @@ Legend: T tokens, N adapters, R rank, I in_features, O out_features, S either of
 together, the first adapter's first.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_TOKENS = {"down": 32, "up": 64, "outer": 64}
-"""Of a program, or of a turn of its loop."""
-_SIZE = 128
-_STAGES = 4
-_BITS = 24
-"""Of a number drawn for dropout."""
+
+class Blocks(NamedTuple):
+    """What a program, or a turn of its loop, takes of tokens and of S."""
+
+    tokens: int
+    size: int
+    warps: int
+    stages: int
+
+
+DOWN = Blocks(32, 128, warps=4, stages=4)
+UP = Blocks(64, 128, warps=4, stages=2)
+OUTER = Blocks(32, 128, warps=4, stages=4)
+"""The fastest on an H200, for sizes of 1,024 and 4,096 in bf16."""
 
 
 @triton.jit
-def _dropped(values, seed_ptr, t, s, size, below):
-    """Zero where the hash of the place [t, s], as in t2l/lora/dropout.py, says so: `below` times of 1 << _BITS."""
-    bits = t.to(tl.uint32)[:, None] * size.to(tl.uint32) + s.to(tl.uint32)[None, :]
-    bits += tl.load(seed_ptr).to(tl.uint32, bitcast=True)
+def _mixed(bits):
+    """MurmurHash3's finalizer."""
     bits = (bits ^ (bits >> 16)) * 0x85EBCA6B
     bits = (bits ^ (bits >> 13)) * 0xC2B2AE35
-    bits = (bits ^ (bits >> 16)) >> 8
-    return tl.where(bits >= below.to(tl.uint32), values, 0.0).to(values.dtype)
+    return bits ^ (bits >> 16)
+
+
+@triton.jit
+def _dropped(values, seed_ptr, t, s, below):
+    """Zero with a probability of below / 2 ** 32; the same places in every kernel with that seed.
+
+    A hash of each token and of each column costs next to nothing; what mixes the two is half of one.
+    """
+    seed = tl.load(seed_ptr).to(tl.uint32, bitcast=True)
+    drawn = (_mixed(t.to(tl.uint32) + seed)[:, None] ^ _mixed(s.to(tl.uint32) ^ ~seed)[None, :]) * 0x9E3779B1
+    drawn = (drawn ^ (drawn >> 15)) * 0x85EBCA6B
+    return tl.where(drawn >= below.to(tl.uint32), values, 0.0).to(values.dtype)
 
 
 @triton.jit
@@ -70,7 +87,7 @@ def _down(
             places = t[:, None].to(tl.int64) * size + s[None, :]
             x = tl.load(x_ptr + places, mask=own[:, None] & (s < size)[None, :], other=0.0)
             if DROPOUT:
-                x = _dropped(x, seed_ptr, t, s, size, below)
+                x = _dropped(x, seed_ptr, t, s, below)
             inside = (s < size)[:, None] & (r < RANK)[None, :]
             weight = tl.load(weights + s[:, None] * size_stride, mask=inside, other=0.0)
             h = tl.dot(x, weight, h, input_precision=PRECISION)
@@ -117,7 +134,7 @@ def _up(
         out = tl.dot(h, weight, out, input_precision=PRECISION)
     out *= factor
     if DROPOUT:
-        out = _dropped(out, seed_ptr, t, s, size, below)
+        out = _dropped(out, seed_ptr, t, s, below)
     places = t[:, None].to(tl.int64) * size + s[None, :]
     inside = (t < tokens)[:, None] & (s < size)[None, :]
     if ADD:
@@ -154,7 +171,7 @@ def _outer(
         places = t[:, None].to(tl.int64) * size + s[None, :]
         x = tl.load(x_ptr + places, mask=(t < end)[:, None] & (s < size)[None, :], other=0.0)
         if DROPOUT:
-            x = _dropped(x, seed_ptr, t, s, size, below)
+            x = _dropped(x, seed_ptr, t, s, below)
         found = tl.dot(h, x, found, input_precision=PRECISION)
     places = (adapter.to(tl.int64) * RANK + r[:, None]) * size + s[None, :]
     inside = (r < RANK)[:, None] & (s < size)[None, :]
@@ -165,14 +182,14 @@ class _Dropout:
     """What the kernels take for dropout with probability p: a seed, and the factor that makes up for what is gone."""
 
     def __init__(self, seed: Tensor, p: float) -> None:
-        self.seed, self.below = seed, round(p * (1 << _BITS))
+        self.seed, self.below = seed, round(p * (1 << 32))
         self.factor = 1 / (1 - p)
 
 
 def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: float, dropout: _Dropout) -> Tensor:
     (tokens, size), rank = x_T_S.shape, weight_N_R_S.shape[1]
     h_T_R = x_T_S.new_empty(tokens, rank)
-    _down[(triton.cdiv(tokens, _TOKENS["down"]),)](
+    _down[(triton.cdiv(tokens, DOWN.tokens),)](
         x_T_S,
         weight_N_R_S,
         adapter_T,
@@ -184,7 +201,7 @@ def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: fl
         scaling * dropout.factor,
         dropout.below,
         RANK=rank,
-        **_constants("down", x_T_S, rank, dropout),
+        **_constants(DOWN, x_T_S, rank, dropout),
     )
     return h_T_R
 
@@ -194,7 +211,7 @@ def _go_up(
 ) -> Tensor:
     (tokens, rank), size = h_T_R.shape, weight_N_R_S.shape[2]
     out_T_S = h_T_R.new_empty(tokens, size)
-    _up[(triton.cdiv(tokens, _TOKENS["up"]), triton.cdiv(size, _SIZE))](
+    _up[(triton.cdiv(tokens, UP.tokens), triton.cdiv(size, UP.size))](
         h_T_R,
         weight_N_R_S,
         adapter_T,
@@ -208,7 +225,7 @@ def _go_up(
         dropout.below,
         RANK=rank,
         ADD=y_T_S is not None,
-        **_constants("up", h_T_R, rank, dropout),
+        **_constants(UP, h_T_R, rank, dropout),
     )
     return out_T_S
 
@@ -216,7 +233,7 @@ def _go_up(
 def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> Tensor:
     adapters, rank, size = len(start_N1) - 1, h_T_R.shape[1], x_T_S.shape[1]
     sum_N_R_S = x_T_S.new_empty(adapters, rank, size)
-    _outer[(adapters, triton.cdiv(size, _SIZE))](
+    _outer[(adapters, triton.cdiv(size, OUTER.size))](
         h_T_R,
         x_T_S,
         start_N1,
@@ -226,20 +243,20 @@ def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> T
         dropout.factor,
         dropout.below,
         RANK=rank,
-        **_constants("outer", x_T_S, rank, dropout),
+        **_constants(OUTER, x_T_S, rank, dropout),
     )
     return sum_N_R_S
 
 
-def _constants(kernel: str, like: Tensor, rank: int, dropout: _Dropout) -> dict[str, Any]:
+def _constants(blocks: Blocks, like: Tensor, rank: int, dropout: _Dropout) -> dict[str, Any]:
     return {
         "DROPOUT": dropout.below > 0,
         "PRECISION": "ieee" if like.dtype == torch.float32 else "tf32",
-        "BLOCK_T": _TOKENS[kernel],
+        "BLOCK_T": blocks.tokens,
         "BLOCK_R": max(16, triton.next_power_of_2(rank)),
-        "BLOCK_S": _SIZE,
-        "num_warps": 4,
-        "num_stages": _STAGES,
+        "BLOCK_S": blocks.size,
+        "num_warps": blocks.warps,
+        "num_stages": blocks.stages,
     }
 
 
@@ -292,7 +309,7 @@ def _backward(ctx: Any, dy_T_O: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 @_apply.register_fake
 def _(y_T_O: Tensor, x_T_I: Tensor, A_NRI: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return y_T_O.new_empty(y_T_O.shape), x_T_I.new_empty(len(x_T_I), A_NRI.shape[1])
+    return y_T_O.new_empty(y_T_O.shape), x_T_I.new_empty(x_T_I.shape[0], A_NRI.shape[1])  # `len` would be a constant
 
 
 @_gradients.register_fake

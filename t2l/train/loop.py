@@ -103,6 +103,7 @@ def train(
             validate(done)
         if plan.log:
             meter.restart(done)
+    gc.unfreeze()
 
 
 def learning_rate(config: RunConfig, step: int) -> float:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from t2l.kernels.packed_attention import packed_attention
 from t2l.kernels.packed_lora import packed_lora
-from t2l.lora.dropout import BITS, hashed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 few = settings(max_examples=8, deadline=None)
@@ -81,7 +80,29 @@ def test_each_token_has_the_adapter_of_its_row(lengths: list[int], rank: int, si
     A, B_T = (torch.randn(len(lengths), rank, size, device=DEVICE, requires_grad=True) for size in (size_in, size_out))
     torch.manual_seed(1)
     found = packed_lora(y, x, A, B_T.mT, adapter_T, starts(lengths), 0.5, p)
+    # What is dropped shows where x, A and B are the identity.
     torch.manual_seed(1)
-    kept = torch.where(hashed(x) < round(p * (1 << BITS)), 0, x / (1 - p)) if p else x
+    eye = torch.eye(size_in, device=DEVICE).expand(len(lengths), -1, -1)
+    zeros, ones = torch.zeros(tokens, size_in, device=DEVICE), torch.ones(tokens, size_in, device=DEVICE)
+    kept = packed_lora(zeros, ones, eye, eye, adapter_T, starts(lengths), 1.0, p) * x
     h = torch.einsum("tri,ti->tr", A[adapter_T], kept)
     assert_same(found, y + 0.5 * torch.einsum("tro,tr->to", B_T[adapter_T], h), (y, x, A, B_T))
+
+
+def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
+    tokens, size, p = 128, 256, 0.25
+    one_adapter = torch.zeros(tokens, dtype=torch.int32, device=DEVICE), starts([tokens])
+    eye, zeros, x = (torch.eye(size)[None], torch.zeros(tokens, size), torch.ones(tokens, size))
+    torch.manual_seed(0)
+    first, second = (
+        packed_lora(*(tensor.to(DEVICE) for tensor in (zeros, x, eye, eye)), *one_adapter, 1.0, p) for _ in range(2)
+    )
+    gone, again = first == 0, second == 0
+    torch.testing.assert_close(first[~gone], torch.full_like(first[~gone], 1 / (1 - p)))
+    deviation = (p * (1 - p) / x.numel()) ** 0.5
+    assert abs(gone.float().mean() - p) < 4 * deviation
+    assert abs((gone & again).float().mean() - p * p) < 4 * deviation, "the second does not follow from the first"
+    for axis in (0, 1):  # no row and no column is favoured, and no neighbours go together
+        assert (gone.float().mean(axis) - p).abs().max() < 5 * (p * (1 - p) / x.shape[axis]) ** 0.5
+        both = gone.narrow(axis, 1, x.shape[axis] - 1) & gone.narrow(axis, 0, x.shape[axis] - 1)
+        assert abs(both.float().mean() - p * p) < 4 * deviation
