@@ -23,7 +23,7 @@ from t2l.train.step import label_logits
 ON_GPU = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float32)
 TOLERANCE = 0.1 if ON_GPU else 1e-4
-LENGTHS = (9, 3, 17, 4, 1, 6)
+LENGTHS = (9, 3, 17, 1)
 
 
 def make(family: str, **settings: Any) -> PerRowLora:
@@ -47,8 +47,7 @@ def logits_and_gradients(lora: PerRowLora, weights: LoraWeights | None, batch: S
     return [logits, *torch.autograd.grad(logits.square().sum(), list(leaves.tensors()))] if leaves else [logits]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("adapters", [0, 2, 6])
+@pytest.mark.parametrize(("adapters", "checkpointing"), [(0, False), (2, True), (4, False)])
 @pytest.mark.parametrize(
     ("family", "settings"), [("llama", {}), ("qwen3", {}), ("mistral", {"sliding_window": 5})], ids=str
 )

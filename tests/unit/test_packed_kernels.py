@@ -14,8 +14,8 @@ from t2l.kernels.packed_attention import packed_attention
 from t2l.kernels.packed_lora import packed_lora
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-few = settings(max_examples=8, deadline=None)
-lengths_of_rows = st.lists(st.sampled_from([1, 2, 31, 64, 70, 129]), min_size=1, max_size=3)
+few = settings(max_examples=6, deadline=None)
+lengths_of_rows = st.lists(st.sampled_from([1, 2, 31, 64, 70]), min_size=1, max_size=3)
 
 
 def starts(lengths: list[int]) -> Tensor:
@@ -65,11 +65,22 @@ def test_large_heads() -> None:
     assert_same(found, attend_row_by_row(q, k, v, [40, 30], None), (q, k, v))
 
 
+def kept_by_dropout(tokens: int, size: int, p: float, seed: int) -> Tensor:
+    """What ones become [tokens, size]: seen through adapters that pass on 16 columns each."""
+    one_adapter = torch.zeros(tokens, dtype=torch.int32, device=DEVICE), starts([tokens])
+    zeros, ones = torch.zeros(tokens, 16, device=DEVICE), torch.ones(tokens, size, device=DEVICE)
+    back, found = torch.eye(16, device=DEVICE)[None], []
+    for A in torch.eye(size, device=DEVICE).split(16):
+        torch.manual_seed(seed)
+        found.append(packed_lora(zeros, ones, A[None], back[..., : len(A)], *one_adapter, 1.0, p)[:, : len(A)])
+    return torch.cat(found, dim=1)
+
+
 @few
 @given(
     lengths_of_rows,
-    st.sampled_from([1, 8, 17]),
-    st.sampled_from([(24, 200), (130, 40)]),
+    st.sampled_from([1, 8, 17, 130]),
+    st.sampled_from([(24, 200), (80, 40)]),
     st.sampled_from([0.0, 0.25]),
 )
 def test_each_token_has_the_adapter_of_its_row(lengths: list[int], rank: int, sizes: tuple[int, int], p: float) -> None:
@@ -79,30 +90,20 @@ def test_each_token_has_the_adapter_of_its_row(lengths: list[int], rank: int, si
     y, x = (torch.randn(tokens, size, device=DEVICE, requires_grad=True) for size in (size_out, size_in))
     A, B_T = (torch.randn(len(lengths), rank, size, device=DEVICE, requires_grad=True) for size in (size_in, size_out))
     torch.manual_seed(1)
-    found = packed_lora(y, x, A, B_T.mT, adapter_T, starts(lengths), 0.5, p)
-    # What is dropped shows where x, A and B are the identity.
-    torch.manual_seed(1)
-    eye = torch.eye(size_in, device=DEVICE).expand(len(lengths), -1, -1)
-    zeros, ones = torch.zeros(tokens, size_in, device=DEVICE), torch.ones(tokens, size_in, device=DEVICE)
-    kept = packed_lora(zeros, ones, eye, eye, adapter_T, starts(lengths), 1.0, p) * x
-    h = torch.einsum("tri,ti->tr", A[adapter_T], kept)
-    assert_same(found, y + 0.5 * torch.einsum("tro,tr->to", B_T[adapter_T], h), (y, x, A, B_T))
+    found = packed_lora(y, x, A, B_T.mT, adapter_T, starts(lengths), 0.5 / rank, p)
+    h = torch.einsum("tri,ti->tr", A[adapter_T], x * kept_by_dropout(tokens, size_in, p, seed=1))
+    assert_same(found, y + 0.5 / rank * torch.einsum("tro,tr->to", B_T[adapter_T], h), (y, x, A, B_T))
 
 
 def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
-    tokens, size, p = 128, 256, 0.25
-    one_adapter = torch.zeros(tokens, dtype=torch.int32, device=DEVICE), starts([tokens])
-    eye, zeros, x = (torch.eye(size)[None], torch.zeros(tokens, size), torch.ones(tokens, size))
-    torch.manual_seed(0)
-    first, second = (
-        packed_lora(*(tensor.to(DEVICE) for tensor in (zeros, x, eye, eye)), *one_adapter, 1.0, p) for _ in range(2)
-    )
+    p = 0.25
+    first, second = (kept_by_dropout(500, 64, p, seed) for seed in (0, 1))
     gone, again = first == 0, second == 0
     torch.testing.assert_close(first[~gone], torch.full_like(first[~gone], 1 / (1 - p)))
-    deviation = (p * (1 - p) / x.numel()) ** 0.5
+    deviation = (p * (1 - p) / first.numel()) ** 0.5
     assert abs(gone.float().mean() - p) < 4 * deviation
     assert abs((gone & again).float().mean() - p * p) < 4 * deviation, "the second does not follow from the first"
     for axis in (0, 1):  # no row and no column is favoured, and no neighbours go together
-        assert (gone.float().mean(axis) - p).abs().max() < 5 * (p * (1 - p) / x.shape[axis]) ** 0.5
-        both = gone.narrow(axis, 1, x.shape[axis] - 1) & gone.narrow(axis, 0, x.shape[axis] - 1)
+        assert (gone.float().mean(axis) - p).abs().max() < 5 * (p * (1 - p) / first.shape[axis]) ** 0.5
+        both = gone.narrow(axis, 1, first.shape[axis] - 1) & gone.narrow(axis, 0, first.shape[axis] - 1)
         assert abs(both.float().mean() - p * p) < 4 * deviation
