@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.errors import ConfigError
@@ -53,7 +53,13 @@ class LlmEncoder(TokenEncoder):
         return encoder_digest(self._model, self._pooling, self._opening, self._probes, self._num_layers)
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return [(len(self._ids(self._opening + text)),) for text in clean_descriptions(texts)]
+        return [(len(row),) for row in self._rows(clean_descriptions(texts))]
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._pooling == "tokens":
+            return [self._ids(self._opening + text) for text in texts]
+        # With the special tokens that the tokenizer puts around a text, as upstream.
+        return self._tokenizer(list(texts))["input_ids"]  # type: ignore[return-value]
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
@@ -63,16 +69,13 @@ class LlmEncoder(TokenEncoder):
         return self._model.device
 
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
-        """Padded here, not by the tokenizer: many have no padding token. Where no text's token looks at it: left of
-        what probes follow, else right."""
-        if self._pooling == "tokens":
-            rows = [self._ids(self._opening + text) for text in texts]
-        else:  # with the special tokens that the tokenizer puts around a text, as upstream
-            rows: list[list[int]] = self._tokenizer(list(texts))["input_ids"]  # type: ignore[assignment]
-        width = -(-max(map(len, rows)) // multiple) * multiple
-        left = self._pooling == "tokens"
-        padded = [pad(torch.tensor(row), (width - len(row), 0) if left else (0, width - len(row))) for row in rows]
-        return {"ids": torch.stack(padded), "lengths": torch.tensor([len(row) for row in rows])}
+        """Padded here, not by the tokenizer: many have no padding token. Probes follow on the right, so there it is on
+        the left; nothing looks at it in either place."""
+        rows = [torch.tensor(row) for row in self._rows(texts)]
+        lengths = [len(row) for row in rows]
+        width, side = -(-max(lengths) // multiple) * multiple, "left" if self._pooling == "tokens" else "right"
+        ids_N_T = pad_sequence([*rows, torch.empty(width)], batch_first=True, padding_side=side)[:-1].long()
+        return {"ids": ids_N_T, "lengths": torch.tensor(lengths)}
 
     @torch.inference_mode()
     def read(self, tokens: Tokens) -> TextFeatures:

@@ -37,7 +37,8 @@ def attend_row_by_row(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], windo
         place = torch.arange(len(row[0]), device=DEVICE)
         behind = place[:, None] - place
         mask = (behind >= 0) & (behind < (window or 1 << 20))
-        out = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in row), mask, scale=0.3, enable_gqa=True)
+        query, key, value = (x.transpose(0, 1) for x in row)
+        out = F.scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
         found.append(out.transpose(0, 1))
     return torch.cat(found)
 

@@ -12,7 +12,7 @@ from tiny import tiny_llama, tiny_tokenizer
 from t2l.config import EncoderConfig, ReaderConfig
 from t2l.errors import CheckpointError, ConfigError, DescriptionError, HubAccessError
 from t2l.text import sentence
-from t2l.text.encoder import TextEncoder, build_encoder
+from t2l.text.encoder import TextEncoder, TokenEncoder, Tokens, build_encoder
 from t2l.text.joint import JointEncoder
 from t2l.text.llm import LlmEncoder
 from t2l.text.normalize import MAX_CHARACTERS, clean_description, scaled_unit, text_digest
@@ -158,10 +158,13 @@ def test_joint_tokens_stand_in_blocks_of_their_own() -> None:
 # ---- batches
 
 
-@pytest.mark.parametrize(
+every_kind = pytest.mark.parametrize(
     ("kinds", "with_reader"),
     [(("sentence",), False), (("sentence",), True), (("llm",), False), (("llm",), True), (("sentence", "llm"), True)],
 )
+
+
+@every_kind
 def test_a_text_reads_the_same_alone_and_in_a_batch(kinds: tuple[str, ...], with_reader: bool) -> None:
     texts = encoder(kinds, with_reader)
     together = texts.encode(TEXTS)
@@ -169,6 +172,23 @@ def test_a_text_reads_the_same_alone_and_in_a_batch(kinds: tuple[str, ...], with
         alone = texts.encode([text])
         found = together.states_N_T_D[row][together.mask_N_T[row]]
         torch.testing.assert_close(found, alone.states_N_T_D[0][alone.mask_N_T[0]], atol=1e-4, rtol=1e-4)
+
+
+def widths(tokens: Tokens) -> set[int]:
+    return {tensor.shape[1] for tensor in tokens.values() if tensor.ndim == 2}
+
+
+@every_kind
+def test_widths_can_be_rounded_up(kinds: tuple[str, ...], with_reader: bool) -> None:
+    texts = encoder(kinds, with_reader)
+    assert isinstance(texts, TokenEncoder)
+    clean = [clean_description(text) for text in TEXTS]
+    exact, tokens = texts.tokenize(clean), texts.tokenize(clean, 64)
+    longest = {max(counts) for counts in zip(*texts.token_counts(TEXTS), strict=True)}
+    assert widths(exact) == longest and widths(tokens) == {-(-width // 64) * 64 for width in longest}
+    wide, narrow = texts.read(tokens), texts.read(exact)
+    found, expected = (features.states_N_T_D[features.mask_N_T] for features in (wide, narrow))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 # ---- from settings
