@@ -19,6 +19,8 @@ from t2l.lora.apply import PerRowLora, Segments
 
 NAME = "t2l_packed"
 _LAYERS = {"full_attention", "sliding_attention"}
+SMALLEST = 1024
+"""Hidden size of a model whose rows are packed. Smaller ones (the embedded base) have been measured padded alone."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class PackedRows:
 
 
 def can_pack(base: PerRowLora) -> bool:
-    """Where our kernels for packed rows may be called: on NVIDIA GPUs, in bf16 or fp16, with no capped scores."""
+    """Where our kernels for packed rows may be called, on NVIDIA GPUs, in bf16 or fp16, with no capped scores; and
+    where the model is large enough for it to pay."""
     model, config = base.model, base.model.config.get_text_config()
     return (
         kernels.usable(model.device)
         and model.dtype in (torch.bfloat16, torch.float16)
         and config._attn_implementation == NAME
+        and config.hidden_size >= SMALLEST
         and _LAYERS.issuperset(getattr(config, "layer_types", None) or ())
     )
 
