@@ -42,7 +42,8 @@ class TextEncoder:
         self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
-        for words in WARM_UP:  # the first call of everything is slow, and on a GPU that of every shape
+        # The first call of everything is slow, and on a GPU that of every shape.
+        for words in WARM_UP[:1] if self._multiple == 1 else WARM_UP:
             self._encode([" ".join(["word"] * words)])
 
     async def embed(self, texts: list[str]) -> list[Embedding]:

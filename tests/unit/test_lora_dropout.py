@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from dropped import assert_dropped_at_random
 from torch import Tensor
 
 from t2l.lora.dropout import dropout
@@ -21,15 +22,7 @@ def test_a_share_is_dropped_and_the_rest_made_up_for(compiled: Compiled, p: floa
     torch.manual_seed(0)
     x = torch.ones(400, 300, requires_grad=True)
     first, second = compiled(x, p, True), compiled(x, p, True)
-    gone, again = first == 0, second == 0
-    torch.testing.assert_close(first[~gone], torch.full_like(first[~gone], 1 / (1 - p)))
-    deviation = (p * (1 - p) / x.numel()) ** 0.5
-    assert abs(gone.float().mean() - p) < 4 * deviation
-    assert abs((gone & again).float().mean() - p * p) < 4 * deviation, "the second does not follow from the first"
-    for axis in (0, 1):  # no row and no column is favoured, and no neighbours go together
-        assert (gone.float().mean(axis) - p).abs().max() < 5 * (p * (1 - p) / x.shape[axis]) ** 0.5
-        both = gone.narrow(axis, 1, x.shape[axis] - 1) & gone.narrow(axis, 0, x.shape[axis] - 1)
-        assert abs(both.float().mean() - p * p) < 4 * deviation
+    assert_dropped_at_random(first.detach(), second.detach(), p)
     first.sum().backward()
     assert x.grad is not None and torch.equal(x.grad, first.detach()), "the backward pass has the forward's mask"
 
