@@ -81,29 +81,31 @@ def train(
     engine.module.train()
     meter = Meter(engine, start)
     loader = meter.timed(steps.loader(start, pin=device.type == "cuda"))
-    for step, batches in enumerate(loader, start=start):
-        lr = learning_rate(config, step)
-        seed_step(config.seed, step, engine.rank)
-        for batch in batches:
-            features = table.lookup(batch.description_index_B)
-            losses = engine.forward(batch.to(device), features)
-            engine.backward(losses)
-            meter.add(losses, batch.count)
-        engine.step(lr)
-        if step == start:
-            gc.freeze()  # a compiled model is millions of objects: looking through them again takes longer than a step
+    try:
+        for step, batches in enumerate(loader, start=start):
+            lr = learning_rate(config, step)
+            seed_step(config.seed, step, engine.rank)
+            for batch in batches:
+                features = table.lookup(batch.description_index_B)
+                losses = engine.forward(batch.to(device), features)
+                engine.backward(losses)
+                meter.add(losses, batch.count)
+            engine.step(lr)
+            if step == start:
+                gc.freeze()  # a compiled model is millions of objects, which take longer to look through than a step
 
-        done = step + 1
-        plan = Plan.after(done, config, validates=validate is not None)
-        if plan.log:
-            hooks.on_log(meter.record(done, lr))
-        if plan.checkpoint:
-            hooks.on_checkpoint(done, engine.state(), plan.validate)
-        if plan.validate and validate is not None:
-            validate(done)
-        if plan.log:
-            meter.restart(done)
-    gc.unfreeze()
+            done = step + 1
+            plan = Plan.after(done, config, validates=validate is not None)
+            if plan.log:
+                hooks.on_log(meter.record(done, lr))
+            if plan.checkpoint:
+                hooks.on_checkpoint(done, engine.state(), plan.validate)
+            if plan.validate and validate is not None:
+                validate(done)
+            if plan.log:
+                meter.restart(done)
+    finally:
+        gc.unfreeze()
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
