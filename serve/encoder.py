@@ -20,6 +20,8 @@ from t2l.text.nearness import NearnessIndex, mean_states
 from t2l.text.normalize import clean_descriptions
 from t2l.text.uniform import encoder_rows, in_uniform_batches
 
+GPU_ROWS = 8
+"""Texts of a batch."""
 GPU_MULTIPLE = 8
 """Tokens of a text are filled up to: on a GPU every length is recorded once."""
 WARM_UP = range(2, 64, 4)
@@ -36,7 +38,7 @@ class TextEncoder:
         self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
         encoder = self._t2l.encoder
         assert isinstance(encoder, TokenEncoder)  # the application refuses checkpoints that read no descriptions
-        self._encoder, self._rows = encoder, encoder_rows(encoder.device)
+        self._encoder, self._rows = encoder, encoder_rows(encoder.device, GPU_ROWS)
         self._multiple = 1 if encoder.device.type == "cpu" else GPU_MULTIPLE
         self._read = GraphByShape(self._embedding_and_states, encoder.device)
         self._embedding_dim = self._t2l.model.reader.embedding_dim

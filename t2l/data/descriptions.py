@@ -25,11 +25,12 @@ from t2l.tasks.task import Task
 from t2l.text.conditioning import READ, training_texts
 from t2l.text.encoder import TextEncoder, TextFeatures
 from t2l.text.normalize import clean_descriptions
-from t2l.text.uniform import uniform_batches
+from t2l.text.uniform import encoder_rows, uniform_batches
 
 _AT_ONCE = 8192
+"""Texts between two reports of progress: enough for those of one length to fill batches."""
 _GPU_ROWS = 64
-"""Of a batch; serving, which waits for one text rather than for thousands, takes fewer (t2l/text/uniform.py)."""
+"""Of a batch; serving, which waits for one text rather than for thousands, takes fewer."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,7 @@ class KeptStates:
     def __init__(
         self, texts: Sequence[str], encoder: TextEncoder, device: torch.device | str, caches: Caches | None
     ) -> None:
-        self.texts, self._encoder = texts, encoder
-        self._rows = 1 if torch.device(device).type == "cpu" else _GPU_ROWS
+        self.texts, self._encoder, self._rows = texts, encoder, encoder_rows(device, _GPU_ROWS)
         self._cache: ArrowCache | None = None
         if caches:
             self._cache = caches.open("descriptions", encoder.identity())

@@ -6,6 +6,11 @@ AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities."""
 
 
+def precision(dtype: torch.dtype) -> str:
+    """How a kernel's matrix products take their inputs: fp32 in full; to others it makes no difference."""
+    return "ieee" if dtype == torch.float32 else "tf32"
+
+
 @torch.compiler.assume_constant_result  # not for torch.compile to look into
 def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
     """Whether tensors there may be given to a kernel; torch's builds for NVIDIA GPUs bring Triton along.

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from t2l.kernels import precision
+
 _BLOCK_BYTES = 64 * 256
 """Of keys, and of values, at a time: 64 positions of 128 in bf16. Three such blocks of both are in flight, 96 KiB."""
 _FEWEST_ROWS = 16
@@ -124,7 +126,7 @@ def decode_attention(
         GROUP=group,
         SIZE=size,
         WINDOWED=window is not None,
-        PRECISION="ieee" if q_N_Q_D.dtype == torch.float32 else "tf32",
+        PRECISION=precision(q_N_Q_D.dtype),
         BLOCK_G=max(_FEWEST_ROWS, triton.next_power_of_2(group)),
         BLOCK_D=block_d,
         BLOCK_L=min(64, max(16, _BLOCK_BYTES // (block_d * q_N_Q_D.itemsize))),

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import HOPPER, usable
+from t2l.kernels import HOPPER, precision, usable
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _NO_WINDOW = 1 << 30
@@ -32,6 +32,13 @@ FORWARD = Blocks(64, 32, warps=4, stages=3)
 QUERIES = Blocks(64, 64, warps=4, stages=2)
 KEYS = Blocks(64, 32, warps=4, stages=3)
 """The fastest on an H200, for heads of 128 in bf16; larger heads take smaller blocks."""
+
+
+@triton.jit
+def _row(start_ptr):
+    """Where this program's row starts, and its length."""
+    start = tl.load(start_ptr + tl.program_id(2))
+    return start, tl.load(start_ptr + tl.program_id(2) + 1) - start
 
 
 @triton.jit
@@ -77,8 +84,7 @@ def _forward(
     PRECISION: tl.constexpr,
 ):
     """One program: queries of one head of one row. lse: log2 of the sum of exp, by which backward finds the shares."""
-    row = tl.load(start_ptr + tl.program_id(2))
-    length = tl.load(start_ptr + tl.program_id(2) + 1) - row
+    row, length = _row(start_ptr)
     first, head = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     if first >= length:
         return
@@ -130,8 +136,7 @@ def _backward_queries(
     PRECISION: tl.constexpr,
 ):
     """As `_forward`, for dq; and delta, out * dout summed over D, for `_backward_keys`."""
-    row = tl.load(start_ptr + tl.program_id(2))
-    length = tl.load(start_ptr + tl.program_id(2) + 1) - row
+    row, length = _row(start_ptr)
     first, head = tl.program_id(0) * BLOCK_M, tl.program_id(1)
     if first >= length:
         return
@@ -182,8 +187,7 @@ def _backward_keys(
     PRECISION: tl.constexpr,
 ):
     """One program: keys of one key-value head of one row; through the queries of all its query heads."""
-    row = tl.load(start_ptr + tl.program_id(2))
-    length = tl.load(start_ptr + tl.program_id(2) + 1) - row
+    row, length = _row(start_ptr)
     first, group = tl.program_id(0) * BLOCK_N, tl.program_id(1)
     if first >= length:
         return
@@ -310,7 +314,7 @@ def _constants(q_T_H_D: Tensor, k_T_G_D: Tensor, blocks: Blocks) -> dict[str, An
         "HEADS": heads,
         "SIZE": size,
         "BLOCK_D": max(16, triton.next_power_of_2(size)),
-        "PRECISION": "ieee" if q_T_H_D.dtype == torch.float32 else "tf32",
+        "PRECISION": precision(q_T_H_D.dtype),
         "num_warps": blocks.warps,
         "num_stages": blocks.stages if usable(q_T_H_D.device, HOPPER) else 1,  # others have less shared memory
     }

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from t2l.kernels import precision
+
 
 class Blocks(NamedTuple):
     """What a program, or a turn of its loop, takes of tokens and of S."""
@@ -52,6 +54,15 @@ def _dropped(values, seed_ptr, t, s, below):
 
 
 @triton.jit
+def _tokens(adapter_ptr, tokens, BLOCK_T: tl.constexpr):
+    """This program's tokens, their adapters (-1 beyond the last token), and the first and last of those."""
+    start = tl.program_id(0) * BLOCK_T
+    t = start + tl.arange(0, BLOCK_T)
+    last = tl.load(adapter_ptr + tl.minimum(start + BLOCK_T, tokens) - 1)
+    return t, tl.load(adapter_ptr + t, mask=t < tokens, other=-1), tl.load(adapter_ptr + start), last
+
+
+@triton.jit
 def _down(
     x_ptr,
     weight_ptr,
@@ -73,11 +84,8 @@ def _down(
     BLOCK_S: tl.constexpr,
 ):
     """h [T, R] = x [T, S] by each token's weight [R, S], times a factor. One program: some tokens."""
-    start = tl.program_id(0) * BLOCK_T
-    t, r = start + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_R)
-    adapter_t = tl.load(adapter_ptr + t, mask=t < tokens, other=-1)
-    first = tl.load(adapter_ptr + start)
-    last = tl.load(adapter_ptr + tl.minimum(start + BLOCK_T, tokens) - 1)
+    t, adapter_t, first, last = _tokens(adapter_ptr, tokens, BLOCK_T)
+    r = tl.arange(0, BLOCK_R)
     h = tl.zeros([BLOCK_T, BLOCK_R], dtype=tl.float32)
     for adapter in range(first, last + 1):  # mostly one
         own = adapter_t == adapter
@@ -119,12 +127,9 @@ def _up(
     BLOCK_S: tl.constexpr,
 ):
     """out [T, S] = h [T, R] by each token's weight [R, S], times a factor; plus y. One program: some tokens, some S."""
-    start = tl.program_id(0) * BLOCK_T
-    t, r = start + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_R)
+    t, adapter_t, first, last = _tokens(adapter_ptr, tokens, BLOCK_T)
+    r = tl.arange(0, BLOCK_R)
     s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
-    adapter_t = tl.load(adapter_ptr + t, mask=t < tokens, other=-1)
-    first = tl.load(adapter_ptr + start)
-    last = tl.load(adapter_ptr + tl.minimum(start + BLOCK_T, tokens) - 1)
     out = tl.zeros([BLOCK_T, BLOCK_S], dtype=tl.float32)
     for adapter in range(first, last + 1):
         own = (adapter_t == adapter)[:, None] & (r < RANK)[None, :]
@@ -249,13 +254,14 @@ def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> T
 
 
 def _cut(blocks: Blocks, rank: int) -> Blocks:
+    """As much smaller as ranks are larger than 64."""
     return blocks._replace(size=max(16, blocks.size // max(1, triton.next_power_of_2(rank) // 64)))
 
 
 def _constants(blocks: Blocks, like: Tensor, rank: int, dropout: _Dropout) -> dict[str, Any]:
     return {
         "DROPOUT": dropout.below > 0,
-        "PRECISION": "ieee" if like.dtype == torch.float32 else "tf32",
+        "PRECISION": precision(like.dtype),
         "BLOCK_T": blocks.tokens,
         "BLOCK_R": max(16, triton.next_power_of_2(rank)),
         "BLOCK_S": blocks.size,

@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from t2l.errors import ConfigError
@@ -71,23 +70,26 @@ class LlmEncoder(TokenEncoder):
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
         """Padded here, not by the tokenizer: many have no padding token. Probes follow on the right, so there it is on
         the left; nothing looks at it in either place."""
-        rows = [torch.tensor(row) for row in self._rows(texts)]
-        lengths = [len(row) for row in rows]
-        width, side = -(-max(lengths) // multiple) * multiple, "left" if self._pooling == "tokens" else "right"
-        ids_N_T = pad_sequence([*rows, torch.empty(width)], batch_first=True, padding_side=side)[:-1].long()
-        return {"ids": ids_N_T, "lengths": torch.tensor(lengths)}
+        rows = self._rows(texts)
+        width = -(-max(map(len, rows)) // multiple) * multiple
+        ids_N_T = torch.zeros(len(rows), width, dtype=torch.long)
+        for ids_T, row in zip(ids_N_T, rows, strict=True):
+            start = width - len(row) if self._pooling == "tokens" else 0
+            ids_T[start : start + len(row)] = torch.tensor(row)
+        return {"ids": ids_N_T, "lengths": torch.tensor([len(row) for row in rows])}
 
     @torch.inference_mode()
     def read(self, tokens: Tokens) -> TextFeatures:
         """States [N, P, num_layers * H] (tokens) or [N, 1, H] (sentence)."""
         read = self._read_last_token if self._pooling == "sentence" else self._read_probes
-        if not self._model.training:
-            return read(tokens["ids"], tokens["lengths"])
-        self._model.eval()  # as it is not between the steps of a run
+        training = self._model.training  # as it is between the steps of a run
+        if training:  # else it would go through all modules for nothing
+            self._model.eval()
         try:
             return read(tokens["ids"], tokens["lengths"])
         finally:
-            self._model.train()
+            if training:
+                self._model.train()
 
     def _read_last_token(self, ids_N_T: Tensor, lengths_N: Tensor) -> TextFeatures:
         states_N_T_H = self._model.base_model(input_ids=ids_N_T, use_cache=False)[0]
@@ -95,10 +97,10 @@ class LlmEncoder(TokenEncoder):
         return TextFeatures(vectors[:, None], torch.ones_like(lengths_N, dtype=torch.bool)[:, None])
 
     def _read_probes(self, ids_N_D: Tensor, lengths_N: Tensor) -> TextFeatures:
-        width = ids_N_D.shape[1]
+        width, probe_lengths = ids_N_D.shape[1], [len(probe) for probe in self._probes]
         ids_N_T = torch.cat([ids_N_D, self._probe_ids_P.to(ids_N_D.device).expand(len(ids_N_D), -1)], dim=1)
-        places_N_T = _positions(lengths_N, width, [len(probe) for probe in self._probes])
-        allowed_N_T_T = _attention(lengths_N, width, [len(probe) for probe in self._probes])
+        places_N_T = _positions(lengths_N, width, probe_lengths)
+        allowed_N_T_T = _attention(lengths_N, width, probe_lengths)
         bias = torch.zeros(allowed_N_T_T.shape, dtype=self._model.dtype, device=ids_N_T.device)
         bias.masked_fill_(~allowed_N_T_T, torch.finfo(bias.dtype).min)
         states = self._model.base_model(

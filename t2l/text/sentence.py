@@ -98,15 +98,13 @@ class SentenceEncoder(TokenEncoder):
 
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
         """Longer texts than the model takes are cut off at its limit."""
-        inputs = self._model.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self._limit,
-            pad_to_multiple_of=multiple if self._limit % multiple == 0 else 1,  # lest it be wider than the limit
-            return_tensors="pt",
+        longest = max(count for (count,) in self.token_counts(texts))
+        width = min(-(-longest // multiple) * multiple, self._limit)
+        return dict(
+            self._model.tokenizer(
+                list(texts), padding="max_length", truncation=True, max_length=width, return_tensors="pt"
+            )
         )
-        return dict(inputs)
 
     @torch.inference_mode()
     def read(self, tokens: Tokens) -> TextFeatures:

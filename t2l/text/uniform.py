@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 
-def encoder_rows(device: torch.device | str) -> int:
+def encoder_rows(device: torch.device | str, on_gpu: int) -> int:
     """Texts of a batch of an encoder: on a CPU a batch is no faster than its texts one by one."""
-    return 1 if torch.device(device).type == "cpu" else 8
+    return 1 if torch.device(device).type == "cpu" else on_gpu
 
 
 def uniform_batches(shapes: Sequence[Hashable], rows: int) -> Iterator[tuple[list[int], list[int]]]:

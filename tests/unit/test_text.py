@@ -191,6 +191,12 @@ def test_widths_can_be_rounded_up(kinds: tuple[str, ...], with_reader: bool) -> 
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_no_width_is_beyond_the_models_limit() -> None:
+    words = encoder(("sentence",), with_reader=True)
+    assert isinstance(words, TokenEncoder)
+    assert widths(words.tokenize(["long " * 300], 100)) == {256} and widths(words.tokenize(["short"], 100)) == {100}
+
+
 # ---- from settings
 
 
