@@ -6,9 +6,12 @@ d latent, h head input.
 Layers are numbered inside each nn.Sequential as upstream numbers them, so that its weights map one to one.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from t2l import kernels
 from t2l.config import HypernetConfig
 from t2l.lora.spec import LoraSpec
 
@@ -25,15 +28,37 @@ class NormedTable(nn.Module):
         return self.norm(self.weight)
 
 
+class Mlp(nn.Sequential):
+    """`first` (dropout or LayerNorm), then Linear, SiLU, dropout, Linear, SiLU, perhaps more dropout."""
+
+    def __init__(self, first: nn.Module, size_in: int, hidden: int, size_out: int, dropout: float) -> None:
+        up, down = nn.Linear(size_in, hidden), nn.Linear(hidden, size_out)
+        super().__init__(first, up, nn.SiLU(), nn.Dropout(dropout), down, nn.SiLU())
+
+    def forward(self, x: Tensor, residual: bool = False) -> Tensor:
+        """[..., size_in] -> [..., size_out]; residual: plus x.
+
+        Where nothing is trained, on a GPU, one kernel does it: the same up to rounding, which in fp32 is TF32's.
+        """
+        if not self.training and not torch.is_grad_enabled() and kernels.usable(x.device, kernels.HOPPER):
+            from t2l.kernels.mlp import fits, mlp_rows  # Triton is not there where kernels are not usable
+
+            norm, up, down = self[0], cast(nn.Linear, self[1]), cast(nn.Linear, self[4])
+            if fits(x, up):
+                return mlp_rows(x, norm if isinstance(norm, nn.LayerNorm) else None, up, down, residual)
+        out = super().forward(x)
+        return x + out if residual else out
+
+
 class ResidualBlock(nn.Module):
     """x + MLP(LayerNorm(x)), [..., d] -> [..., d]."""
 
     def __init__(self, size: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.mlp = _mlp(nn.LayerNorm(size), size, hidden, size, dropout).append(nn.Dropout(dropout))
+        self.mlp = Mlp(nn.LayerNorm(size), size, hidden, size, dropout).append(nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(x)
+        return self.mlp(x, residual=True)
 
 
 class Trunk(nn.Module):
@@ -57,10 +82,10 @@ class Trunk(nn.Module):
         learned = config.rank_positions == "learned"
         self.rank_table = NormedTable(spec.rank, latent) if per_rank and learned else None
         self.rotated_ranks = spec.rank if per_rank and not learned else 0
-        self.mixer = _mlp(nn.Dropout(dropout), latent, hidden, latent, dropout).append(nn.Dropout(dropout))
+        self.mixer = Mlp(nn.Dropout(dropout), latent, hidden, latent, dropout).append(nn.Dropout(dropout))
         self.block1 = ResidualBlock(latent, hidden, dropout)
         self.block2 = ResidualBlock(latent, hidden, dropout)
-        self.last = _mlp(nn.LayerNorm(latent), latent, hidden, config.head_input_size, dropout)
+        self.last = Mlp(nn.LayerNorm(latent), latent, hidden, config.head_input_size, dropout)
 
     def forward(self, embedding_N_E: Tensor) -> Tensor:
         task_N_F = self.task_encoder(embedding_N_E)
@@ -87,9 +112,3 @@ def rotated(x: Tensor, ranks: int) -> Tensor:
     cos, sin = angle_R_H.cos().to(x), angle_R_H.sin().to(x)
     first, second = x.unsqueeze(-2).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def _mlp(first: nn.Module, size_in: int, hidden: int, size_out: int, dropout: float) -> nn.Sequential:
-    """`first` (dropout or LayerNorm), then Linear, SiLU, dropout, Linear, SiLU."""
-    up, down = nn.Linear(size_in, hidden), nn.Linear(hidden, size_out)
-    return nn.Sequential(first, up, nn.SiLU(), nn.Dropout(dropout), down, nn.SiLU())

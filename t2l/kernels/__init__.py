@@ -5,6 +5,10 @@ import torch
 AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities."""
 
+FP32_PRECISION = "tf32"
+"""How kernels of the hypernetwork multiply fp32: "tf32" (mantissas of 10 bits, so 1e-3 of the terms) or "ieee" (in
+full, but several times slower). Sums are fp32 in any case."""
+
 
 def precision(dtype: torch.dtype) -> str:
     """How a kernel's matrix products take their inputs: fp32 in full; to others it makes no difference."""

@@ -15,6 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from t2l.kernels import FP32_PRECISION
+from t2l.kernels.halves import halves
+
 
 class Blocks(NamedTuple):
     """What a program computes: rows x columns, of H so much at a time."""
@@ -39,8 +42,8 @@ BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
         (32, Blocks(32, 64, 64, warps=4, stages=3)),
         (128, Blocks(128, 64, 32, warps=4, stages=4)),
         (512, Blocks(64, 64, 64, warps=4, stages=3)),
-        (math.inf, Blocks(128, 128, 32, warps=8, stages=4)),
     ),
+    torch.float16: ((math.inf, Blocks(128, 128, 64, warps=8, stages=4)),),
 }
 """For at most so many rows, the fastest on an H200. With few, the time is that of reading W: every core must read."""
 
@@ -50,12 +53,11 @@ for larger blocks."""
 
 SHARED_BLOCKS = {
     torch.bfloat16: Blocks(128, 128, 64, warps=8, stages=3),
-    torch.float32: Blocks(128, 256, 32, warps=8, stages=4),
+    torch.float16: Blocks(128, 128, 64, warps=8, stages=3),
 }
 
-FP32_PRECISION = "tf32"
-"""How fp32 is multiplied: "tf32" (mantissas of 10 bits, so 1e-3 of the terms) or "ieee" (in full, but several times
-slower). Sums are fp32 in any case."""
+HALVED = 512
+"""Rows of fp32 beyond which it pays to make halves of x and W first; so there are no blocks for more of fp32 itself."""
 
 
 @triton.jit(do_not_specialize=["tasks"])
@@ -65,6 +67,8 @@ def _head_rows(
     bias_ptr,
     scale_ptr,
     shift_ptr,
+    x_factor_ptr,
+    weight_factor_ptr,
     out_ptr,
     x_stride,
     weight_stride,
@@ -75,6 +79,7 @@ def _head_rows(
     COLUMNS: tl.constexpr,
     SIZE: tl.constexpr,
     HIDDEN: tl.constexpr,
+    HALVES: tl.constexpr,
     PRECISION: tl.constexpr,
     SHARED: tl.constexpr,
     BAND: tl.constexpr,
@@ -116,6 +121,9 @@ def _head_rows(
             weight = tl.load(weights[:, None] + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
         found = tl.dot(x, tl.trans(weight), found, input_precision=PRECISION)
 
+    if HALVES:
+        found *= tl.load(x_factor_ptr + row // RANKS)[:, None]
+        found *= tl.load(weight_factor_ptr + rank * SIZE + column)[None, :]
     bias = tl.load(bias_ptr + rank * bias_stride + column).to(tl.float32)
     group = (first // SHARED + tl.arange(0, BLOCK_M // SHARED)) % GROUPS
     places = group[:, None] * COLUMNS + j[None, :]
@@ -140,17 +148,24 @@ def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Te
     assert in_rows * own == ranks and all(t.is_contiguous() for t in (scale_L_R_S, shift_L_R_S, weight_K_S_H[0]))
     x_rows = x.flatten(0, 1)  # a view: between the rows lie those of other modules and sides
     assert x_rows[0].is_contiguous()
-    groups, columns = layers * in_rows, own * size
+    rows, groups, columns = tasks * layers * in_rows, layers * in_rows, own * size
     out_N_L_R_S = torch.empty(tasks, layers, ranks, size, dtype=x.dtype, device=x.device)
-    shared = tasks % SHARE == 0
-    by_rows = next(blocks for most, blocks in BLOCKS[x.dtype] if tasks * groups <= most)
-    blocks = SHARED_BLOCKS[x.dtype] if shared else by_rows
-    _head_rows[(triton.cdiv(tasks * groups, blocks.rows) * triton.cdiv(columns, blocks.columns),)](
+    halved, x_factor, weight_factor = x.dtype == torch.float32 and rows > HALVED, out_N_L_R_S, out_N_L_R_S
+    if halved:
+        x_rows, x_factor = halves(x_rows.flatten(1))
+        weight, weight_factor = halves(weight_K_S_H.reshape(-1, x.shape[-1]))
+        weight_K_S_H = weight.view_as(weight_K_S_H)
+    shared = tasks % SHARE == 0 and x_rows.dtype in SHARED_BLOCKS
+    by_rows = next(blocks for most, blocks in BLOCKS[x_rows.dtype] if rows <= most)
+    blocks = SHARED_BLOCKS[x_rows.dtype] if shared else by_rows
+    _head_rows[(triton.cdiv(rows, blocks.rows) * triton.cdiv(columns, blocks.columns),)](
         x_rows,
         weight_K_S_H,
         bias_K_S,
         scale_L_R_S,
         shift_L_R_S,
+        x_factor,
+        weight_factor,
         out_N_L_R_S,
         x_rows.stride(0),
         weight_K_S_H.stride(0),
@@ -161,6 +176,7 @@ def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Te
         COLUMNS=columns,
         SIZE=size,
         HIDDEN=x.shape[-1],
+        HALVES=halved,
         PRECISION=FP32_PRECISION,
         SHARED=SHARE if shared else 1,
         BAND=blocks.band,

@@ -1,8 +1,9 @@
 """LoRA on rows that stand one after the other without padding, each token by its own adapter: y + s B (A dropout(x)).
 
-Three kernels do all of it, forward and backward: to a rank's few numbers (`_down`: h from x by A, dh from dy by B),
-back from them (`_up`: y from h by B, dx from dh by A), and sums over an adapter's tokens (`_outer`: of A and of B).
-Each reads and writes what is as large as the layer's input or output once; dropout is drawn anew wherever x is read.
+Two operators, `packed_down` to a rank's few numbers and `packed_up` from them. Three kernels do all of it, forward and
+backward: `_down` (h from x by A, dh from dy by B), `_up` (y from h by B, dx from dh by A) and `_outer`, sums over an
+adapter's tokens (of A and of B). Each reads and writes what is as large as the layer's input or output once; dropout is
+drawn anew wherever x is read.
 
 Legend: T tokens, N adapters, R rank, I in_features, O out_features, S either of the two. An adapter's tokens stand
 together, the first adapter's first.
@@ -113,6 +114,7 @@ def _up(
     out_ptr,
     tokens,
     size,
+    h_stride,
     adapter_stride,
     rank_stride,
     size_stride,
@@ -133,7 +135,7 @@ def _up(
     out = tl.zeros([BLOCK_T, BLOCK_S], dtype=tl.float32)
     for adapter in range(first, last + 1):
         own = (adapter_t == adapter)[:, None] & (r < RANK)[None, :]
-        h = tl.load(h_ptr + t[:, None] * RANK + r[None, :], mask=own, other=0.0)
+        h = tl.load(h_ptr + t[:, None] * h_stride + r[None, :], mask=own, other=0.0)
         weights = weight_ptr + adapter * adapter_stride.to(tl.int64) + s[None, :] * size_stride
         weight = tl.load(weights + r[:, None] * rank_stride, mask=(r < RANK)[:, None] & (s < size)[None, :], other=0.0)
         out = tl.dot(h, weight, out, input_precision=PRECISION)
@@ -155,6 +157,7 @@ def _outer(
     seed_ptr,
     sum_ptr,
     size,
+    h_stride,
     factor,
     below,
     RANK: tl.constexpr,
@@ -172,7 +175,8 @@ def _outer(
     found = tl.zeros([BLOCK_R, BLOCK_S], dtype=tl.float32)
     for start in range(tl.load(start_ptr + adapter), end, BLOCK_T):
         t = start + tl.arange(0, BLOCK_T)
-        h = tl.load(h_ptr + t[None, :] * RANK + r[:, None], mask=(r < RANK)[:, None] & (t < end)[None, :], other=0.0)
+        inside = (r < RANK)[:, None] & (t < end)[None, :]
+        h = tl.load(h_ptr + t[None, :] * h_stride + r[:, None], mask=inside, other=0.0)
         places = t[:, None].to(tl.int64) * size + s[None, :]
         x = tl.load(x_ptr + places, mask=(t < end)[:, None] & (s < size)[None, :], other=0.0)
         if DROPOUT:
@@ -191,7 +195,7 @@ class _Dropout:
         self.factor = 1 / (1 - p)
 
 
-def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: float, dropout: _Dropout) -> Tensor:
+def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, factor: float, dropout: _Dropout) -> Tensor:
     (tokens, size), rank = x_T_S.shape, weight_N_R_S.shape[1]
     h_T_R, blocks = x_T_S.new_empty(tokens, rank), _cut(DOWN, rank)
     _down[(triton.cdiv(tokens, blocks.tokens),)](
@@ -203,7 +207,7 @@ def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: fl
         tokens,
         size,
         *weight_N_R_S.stride(),
-        scaling * dropout.factor,
+        factor * dropout.factor,
         dropout.below,
         RANK=rank,
         **_constants(blocks, x_T_S, rank, dropout),
@@ -212,7 +216,12 @@ def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, scaling: fl
 
 
 def _go_up(
-    h_T_R: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, dropout: _Dropout, y_T_S: Tensor | None = None
+    h_T_R: Tensor,
+    weight_N_R_S: Tensor,
+    adapter_T: Tensor,
+    factor: float,
+    dropout: _Dropout,
+    y_T_S: Tensor | None = None,
 ) -> Tensor:
     (tokens, rank), size = h_T_R.shape, weight_N_R_S.shape[2]
     out_T_S, blocks = h_T_R.new_empty(tokens, size), _cut(UP, rank)
@@ -225,8 +234,9 @@ def _go_up(
         out_T_S,
         tokens,
         size,
+        h_T_R.stride(0),
         *weight_N_R_S.stride(),
-        dropout.factor,
+        factor * dropout.factor,
         dropout.below,
         RANK=rank,
         ADD=y_T_S is not None,
@@ -235,7 +245,7 @@ def _go_up(
     return out_T_S
 
 
-def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> Tensor:
+def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, factor: float, dropout: _Dropout) -> Tensor:
     adapters, rank, size = len(start_N1) - 1, h_T_R.shape[1], x_T_S.shape[1]
     sum_N_R_S, blocks = x_T_S.new_empty(adapters, rank, size), _cut(OUTER, rank)
     _outer[(adapters, triton.cdiv(size, blocks.size))](
@@ -245,7 +255,8 @@ def _sum(h_T_R: Tensor, x_T_S: Tensor, start_N1: Tensor, dropout: _Dropout) -> T
         dropout.seed,
         sum_N_R_S,
         size,
-        dropout.factor,
+        h_T_R.stride(0),
+        factor * dropout.factor,
         dropout.below,
         RANK=rank,
         **_constants(blocks, x_T_S, rank, dropout),
@@ -270,80 +281,92 @@ def _constants(blocks: Blocks, like: Tensor, rank: int, dropout: _Dropout) -> di
     }
 
 
-@torch.library.custom_op("t2l::packed_lora", mutates_args=())
-def _apply(
-    y_T_O: Tensor,
+@torch.library.custom_op("t2l::packed_down", mutates_args=())
+def _op_down(
+    x_T_I: Tensor, A_NRI: Tensor, adapter_T: Tensor, start_N1: Tensor, seed: Tensor, factor: float, p: float
+) -> Tensor:
+    return _go_down(x_T_I.contiguous(), A_NRI, adapter_T, factor, _Dropout(seed, p))
+
+
+@torch.library.custom_op("t2l::packed_down_backward", mutates_args=())
+def _down_gradients(
+    dh_T_R: Tensor,
     x_T_I: Tensor,
     A_NRI: Tensor,
-    B_NRO: Tensor,
     adapter_T: Tensor,
     start_N1: Tensor,
     seed: Tensor,
-    scaling: float,
+    factor: float,
     p: float,
 ) -> tuple[Tensor, Tensor]:
-    """y with what the adapters add [T, O], and s A dropout(x) [T, R]."""
-    h_T_R = _go_down(x_T_I.contiguous(), A_NRI, adapter_T, scaling, _Dropout(seed, p))
-    return _go_up(h_T_R, B_NRO, adapter_T, _Dropout(seed, 0), y_T_O.contiguous()), h_T_R
+    """Of x and A."""
+    dropout, dh_T_R = _Dropout(seed, p), _with_rows(dh_T_R)
+    dx_T_I = _go_up(dh_T_R, A_NRI, adapter_T, factor, dropout)
+    return dx_T_I, _sum(dh_T_R, x_T_I.contiguous(), start_N1, factor, dropout)
 
 
-@torch.library.custom_op("t2l::packed_lora_backward", mutates_args=())
-def _gradients(
-    dy_T_O: Tensor,
-    x_T_I: Tensor,
-    A_NRI: Tensor,
-    B_NRO: Tensor,
-    adapter_T: Tensor,
-    start_N1: Tensor,
-    seed: Tensor,
-    h_T_R: Tensor,
-    scaling: float,
-    p: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x, A and B; that of y is dy."""
-    dropout, none = _Dropout(seed, p), _Dropout(seed, 0)
-    dy_T_O, x_T_I = dy_T_O.contiguous(), x_T_I.contiguous()
-    dh_T_R = _go_down(dy_T_O, B_NRO, adapter_T, scaling, none)
-    dx_T_I = _go_up(dh_T_R, A_NRI, adapter_T, dropout)
-    return dx_T_I, _sum(dh_T_R, x_T_I, start_N1, dropout), _sum(h_T_R, dy_T_O, start_N1, none)
+@torch.library.custom_op("t2l::packed_up", mutates_args=())
+def _op_up(y_T_O: Tensor, h_T_R: Tensor, B_NRO: Tensor, adapter_T: Tensor, start_N1: Tensor) -> Tensor:
+    return _go_up(_with_rows(h_T_R), B_NRO, adapter_T, 1.0, _Dropout(start_N1, 0), y_T_O.contiguous())
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scaling, ctx.p = inputs[1:]
-    ctx.save_for_backward(*tensors, output[1])
+@torch.library.custom_op("t2l::packed_up_backward", mutates_args=())
+def _up_gradients(
+    dy_T_O: Tensor, h_T_R: Tensor, B_NRO: Tensor, adapter_T: Tensor, start_N1: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of h and B; that of y is dy."""
+    none, dy_T_O = _Dropout(start_N1, 0), dy_T_O.contiguous()
+    dh_T_R = _go_down(dy_T_O, B_NRO, adapter_T, 1.0, none)
+    return dh_T_R, _sum(_with_rows(h_T_R), dy_T_O, start_N1, 1.0, none)
 
 
-def _backward(ctx: Any, dy_T_O: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return dy_T_O, *_gradients(dy_T_O, *ctx.saved_tensors, ctx.scaling, ctx.p), None, None, None, None, None
+def _with_rows(h_T_R: Tensor) -> Tensor:
+    """Perhaps a part of wider rows, but each of its own in one piece."""
+    return h_T_R if h_T_R.stride(1) == 1 else h_T_R.contiguous()
 
 
-@_apply.register_fake
-def _(y_T_O: Tensor, x_T_I: Tensor, A_NRI: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return y_T_O.new_empty(y_T_O.shape), x_T_I.new_empty(x_T_I.shape[0], A_NRI.shape[1])  # `len` would be a constant
+def _keep_down(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.factor, ctx.p = inputs
+    ctx.save_for_backward(*tensors)
 
 
-@_gradients.register_fake
-def _(dy_T_O: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in inputs[:3])
+def _backward_down(ctx: Any, dh_T_R: Tensor) -> tuple[Tensor | None, ...]:
+    return *_down_gradients(dh_T_R, *ctx.saved_tensors, ctx.factor, ctx.p), None, None, None, None, None
 
 
-_apply.register_autograd(_backward, setup_context=_keep)
+def _keep_up(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
 
 
-def packed_lora(
-    y_T_O: Tensor,
-    x_T_I: Tensor,
-    A_NRI: Tensor,
-    B_NOR: Tensor,
-    adapter_T: Tensor,
-    start_N1: Tensor,
-    scaling: float,
-    p: float = 0.0,
+def _backward_up(ctx: Any, dy_T_O: Tensor) -> tuple[Tensor | None, ...]:
+    return dy_T_O, *_up_gradients(dy_T_O, *ctx.saved_tensors), None, None
+
+
+# `len` would be a constant to torch.compile.
+_op_down.register_fake(lambda x_T_I, A_NRI, *_: x_T_I.new_empty(x_T_I.shape[0], A_NRI.shape[1]))
+_op_up.register_fake(lambda y_T_O, *_: y_T_O.new_empty(y_T_O.shape))
+_down_gradients.register_fake(
+    lambda dh_T_R, x_T_I, A_NRI, *_: (x_T_I.new_empty(x_T_I.shape), A_NRI.new_empty(A_NRI.shape))
+)
+_up_gradients.register_fake(
+    lambda dy_T_O, h_T_R, B_NRO, *_: (h_T_R.new_empty(h_T_R.shape), B_NRO.new_empty(B_NRO.shape))
+)
+_op_down.register_autograd(_backward_down, setup_context=_keep_down)
+_op_up.register_autograd(_backward_up, setup_context=_keep_up)
+
+
+def packed_down(
+    x_T_I: Tensor, A_NRI: Tensor, adapter_T: Tensor, start_N1: Tensor, scaling: float, p: float = 0.0
 ) -> Tensor:
-    """[T, O]: y + s B (A dropout(x)), by adapter adapter_T (int32) of each token; operators, for torch.compile.
+    """[T, R]: s A dropout(x), by adapter adapter_T (int32) of each token; an operator, for torch.compile.
 
     start_N1: where each adapter's tokens start (int32), and the end. p: of dropout, drawn by torch's generator.
     """
     low, high = -(1 << 31), 1 << 31
     seed = torch.randint(low, high, (1,), dtype=torch.int32, device=x_T_I.device) if p else start_N1[:1]
-    return _apply(y_T_O, x_T_I, A_NRI, B_NOR.mT, adapter_T, start_N1, seed, scaling, p)[0]
+    return _op_down(x_T_I, A_NRI, adapter_T, start_N1, seed, scaling, p)
+
+
+def packed_up(y_T_O: Tensor, h_T_R: Tensor, B_NOR: Tensor, adapter_T: Tensor, start_N1: Tensor) -> Tensor:
+    """[T, O]: y + B h, by the adapter of each token, as `packed_down`."""
+    return _op_up(y_T_O, h_T_R, B_NOR.mT, adapter_T, start_N1)

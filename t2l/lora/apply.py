@@ -19,12 +19,10 @@ from t2l import kernels
 from t2l.errors import SpecMismatchError
 from t2l.lora.dropout import dropout
 from t2l.lora.spec import LoraSpec, TargetModule
+from t2l.lora.together import ReadTogether, Segments, reading_together
 from t2l.lora.weights import LoraWeights
 
 Pair = tuple[Tensor, Tensor]
-Segments = tuple[Tensor, Tensor]
-"""In packed rows: the number of each token's adapter [T], in order, and where each one's tokens start and end [n + 1];
-both int32."""
 
 
 class RowLoraLinear(nn.Module):
@@ -32,8 +30,8 @@ class RowLoraLinear(nn.Module):
 
     pair: A_NRI [n, r, i] and B_NOR [n, o, r] in the dtype of the layer, or None for the base layer alone.
     Adapter j serves the k = rows / n consecutive rows from j k on; or, where rows are packed into one [1, T, i],
-    those tokens that `segments` says. Plain attributes rather than arguments, because the model in between
-    passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
+    those tokens that the segments of `together` say. Plain attributes rather than arguments, because the model in
+    between passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
     """
 
     def __init__(self, base: nn.Linear, scaling: float, dropout: float = 0.0) -> None:
@@ -42,7 +40,7 @@ class RowLoraLinear(nn.Module):
         self.scaling = scaling
         self.dropout = dropout
         self.pair: Pair | None = None
-        self.segments: Segments | None = None
+        self.together, self.place = ReadTogether(), 0
         self.train(base.training)  # a fresh module is in training mode, and dropout would act on answers
 
     @property
@@ -54,8 +52,8 @@ class RowLoraLinear(nn.Module):
         """x [n k, ..., i] -> [n k, ..., o]; packed, x [1, T, i] -> [1, T, o]."""
         if self.pair is None:
             return self.base(x)
-        if self.segments is not None:
-            return self._packed(x[0], self.pair, self.segments)[None]
+        if self.together.segments is not None:
+            return self._packed(x, self.pair[1], self.together.segments)
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -72,11 +70,11 @@ class RowLoraLinear(nn.Module):
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
 
-    def _packed(self, x_T_I: Tensor, pair: Pair, segments: Segments) -> Tensor:
-        from t2l.kernels.packed_lora import packed_lora  # Triton is not there where kernels are not usable
+    def _packed(self, x_1_T_I: Tensor, B_NOR: Tensor, segments: Segments) -> Tensor:
+        from t2l.kernels.packed_lora import packed_up  # Triton is not there where kernels are not usable
 
-        p = self.dropout if self.training else 0.0
-        return packed_lora(self.base(x_T_I), x_T_I, *pair, *segments, self.scaling, p)
+        h_T_R = self.together.down(self.place, x_1_T_I, self.scaling, self.dropout if self.training else 0.0)
+        return packed_up(self.base(x_1_T_I[0]), h_T_R, B_NOR, *segments)[None]
 
 
 class PerRowLora(nn.Module):
@@ -98,6 +96,7 @@ class PerRowLora(nn.Module):
         for key, layer in layers.items():
             model.set_submodule(key, layer)
         self._layers = tuple(layers.values())  # module by module; a tuple, lest they register twice
+        self._let_read_together([[layers[key] for key in keys] for keys in reading_together(layers)])
 
     @property
     def decoder_layers(self) -> list[nn.Module]:
@@ -135,13 +134,14 @@ class PerRowLora(nn.Module):
         """
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self.installed([layer.pair for layer in self._layers], self._layers[0].segments)
+            return nullcontext(), self.installed(*self._now())
 
         def recomputed(function: Callable[..., Any], *args: Any) -> Any:
             if torch.compiler.is_compiling():  # the graph holds the adapters as inputs, and takes no contexts
                 return checkpoint(function, *args, use_reentrant=False)
             return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
 
+        self._let_read_together([[layer] for layer in self._layers])  # what is recomputed alters nothing outside it
         # transformers' public switch passes arguments to `checkpoint`, but lets nobody choose by `is_compiling`
         self.model._set_gradient_checkpointing(True, recomputed, every_n_layers)
 
@@ -163,16 +163,29 @@ class PerRowLora(nn.Module):
     @contextmanager
     def installed(self, pairs: Sequence[Pair | None] | None, segments: Segments | None = None) -> Iterator[None]:
         """`adapters` that `pairs` has prepared; None: the base model."""
-        previous = [layer.pair for layer in self._layers], self._layers[0].segments
+        previous = self._now()
         self._install(pairs or [None] * len(self._layers), segments)
         try:
             yield
         finally:
             self._install(*previous)
 
+    def _now(self) -> tuple[Sequence[Pair | None], Segments | None]:
+        return [layer.pair for layer in self._layers], self._layers[0].together.segments
+
     def _install(self, pairs: Sequence[Pair | None], segments: Segments | None) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
-            layer.pair, layer.segments = pair, segments
+            layer.pair = pair
+        for group in self._groups:
+            held = [layer.pair[0] for layer in group if layer.pair is not None]
+            group[0].together.install(held, segments)
+
+    def _let_read_together(self, groups: Sequence[Sequence[RowLoraLinear]]) -> None:
+        self._groups = [tuple(group) for group in groups]
+        for group in self._groups:
+            together = ReadTogether()
+            for place, layer in enumerate(group):
+                layer.together, layer.place = together, place
 
 
 def _checked(present: Mapping[str, nn.Module], key: str, target: TargetModule) -> nn.Linear:

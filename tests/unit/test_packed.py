@@ -24,15 +24,14 @@ ON_GPU = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", torch.bfloat16) if ON_GPU else ("cpu", torch.float32)
 TOLERANCE = 0.1 if ON_GPU else 1e-4
 LENGTHS = (9, 3, 17, 1)
+TARGETS = ["v_proj", "q_proj", "down_proj", "gate_proj"]
 
 
 def make(family: str, **settings: Any) -> PerRowLora:
     config_class, model_class = FAMILIES[family]
     torch.manual_seed(0)
     config = config_class(**{**SHAPE, "head_dim": 16, **settings}, attn_implementation=packed.register())
-    return PerRowLora(
-        model_class(config).to(DEVICE, DTYPE).eval(), LoraSpec.from_config(config, ["q_proj", "down_proj"], rank=3)
-    )
+    return PerRowLora(model_class(config).to(DEVICE, DTYPE).eval(), LoraSpec.from_config(config, TARGETS, rank=3))
 
 
 def rows_of(lengths: Sequence[int]) -> SftBatch:

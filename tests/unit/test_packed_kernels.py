@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from t2l.kernels.packed_attention import packed_attention
-from t2l.kernels.packed_lora import packed_lora
+from t2l.kernels.packed_lora import packed_down, packed_up
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 few = settings(max_examples=6, deadline=None)
@@ -65,6 +65,14 @@ def test_large_heads() -> None:
     q, k, v = (torch.randn(70, 1, 256, device=DEVICE, requires_grad=True) for _ in range(3))
     found = packed_attention(q, k, v, starts([40, 30]), 40, 0.3)
     assert_same(found, attend_row_by_row(q, k, v, [40, 30], None), (q, k, v))
+
+
+def packed_lora(
+    y: Tensor, x: Tensor, A: Tensor, B: Tensor, adapter_T: Tensor, start: Tensor, scaling: float, p: float
+) -> Tensor:
+    """As layers that read together have it: h is a part of something wider."""
+    wide = packed_down(x, torch.cat([torch.ones_like(A), A], 1), adapter_T, start, scaling, p)
+    return packed_up(y, wide[:, A.shape[1] :], B, adapter_T, start)
 
 
 def kept_by_dropout(tokens: int, size: int, p: float, seed: int) -> Tensor:
