@@ -9,6 +9,7 @@ embedding   TextEncoder.embed, as the Gateway calls it
 generation  the hypernetwork's forward pass, by its own clock
 transfer    all else until the LLM's replica has the adapter: two hops of Ray and a copy
 first_token LLM.generate under an adapter that it holds, to its first piece of text
+of_base     the same without an adapter
 http        POST /v1/chat/completions with the description, streaming, to the first piece of text
 http_base   the same question to the base model
 above_base  what the description costs: http - http_base, of one question
@@ -44,17 +45,23 @@ async def parts(handles: dict[str, DeploymentHandle], question: Question, prompt
     adapter = AdapterRef("benchmark", question.description, embedding.vector_E)
     loaded = await handles["LLM"].load.remote([adapter])
     generation = await generation_seconds(handles["HyperNetwork"]) - before
-    request = GenerateRequest(question.description, prompt_ids, Sampling(max_tokens=1), adapter)
-    asked = time.perf_counter()
-    async for _ in handles["LLM"].options(stream=True).generate.remote(request):  # type: ignore[union-attr]
-        break
     seconds = {
         "embedding": embedded - start,
         "generation": generation,
         "transfer": loaded - generation,
-        "first_token": time.perf_counter() - asked,
+        "first_token": await first_token(handles["LLM"], prompt_ids, adapter),
+        "of_base": await first_token(handles["LLM"], prompt_ids, None),
     }
     return {name: value * 1e3 for name, value in seconds.items()}
+
+
+async def first_token(llm: DeploymentHandle, prompt_ids: list[int], adapter: AdapterRef | None) -> float:
+    """Seconds until it has come."""
+    asked = time.perf_counter()
+    request = GenerateRequest(str(asked), prompt_ids, Sampling(max_tokens=1), adapter)
+    async for _ in llm.options(stream=True).generate.remote(request):  # type: ignore[union-attr]
+        break
+    return time.perf_counter() - asked
 
 
 async def generation_seconds(hypernet: DeploymentHandle) -> float:

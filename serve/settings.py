@@ -12,8 +12,19 @@ from t2l.embedded import CHECKPOINT_DIR
 from t2l.storage import fetched
 from t2l.text.normalize import MAX_CHARACTERS
 
+SHORT_WAYS = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+"""Environment of the replicas (serve/config.yaml has it too): what they tell each other goes straight from one event
+loop to the other, a millisecond faster. So none may hold up its loop: long work is done in threads."""
+
 COMMON: dict[str, Any] = {
-    "ray_actor_options": {"num_cpus": 0.1},  # all four fit on a laptop; serve/config.yaml says more
+    "ray_actor_options": {
+        "num_cpus": 0.1,  # all four fit on a laptop; serve/config.yaml says more
+        "runtime_env": {"env_vars": SHORT_WAYS},
+    },
     "logging_config": {
         "enable_access_log": False
     },  # /metrics counts requests; a line each would cost more than a token

@@ -49,7 +49,7 @@ class Catalog:
         new = [_entry(id, texts[id], embedding) for id, embedding in zip(lacking, embeddings, strict=True)]
         for entry in new:
             self._store.put(tenant, entry)
-        told = self._peers.share(tenant, new)
+        told = self._peers.share(tenant, new, urgent=wait)
         if wait:
             await asyncio.shield(told)
         entries |= {entry.id: entry for entry in new}

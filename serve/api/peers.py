@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -15,6 +16,9 @@ logger = logging.getLogger("ray.serve")
 Known = tuple[str, AdapterEntry]
 """Tenant and entry."""
 
+LATER_S = 0.1
+"""When news are told that nobody waits for: not while the request that brought them waits for its first token."""
+
 
 class Peers:
     """The Gateway's own deployment, this replica included, as seen from one replica."""
@@ -23,12 +27,15 @@ class Peers:
         self._store = store
         self._unsent: list[Known] = []
         self._sending: asyncio.Task[None] | None = None
+        self._urgent = asyncio.Event()
         self._catching_up: asyncio.Task[None] | None = None
         self._handle: DeploymentHandle | None = None
 
-    def share(self, tenant: str, entries: Sequence[AdapterEntry]) -> asyncio.Task[None]:
-        """Tell the others soon; the task ends when they know. What piles up meanwhile travels together."""
+    def share(self, tenant: str, entries: Sequence[AdapterEntry], urgent: bool) -> asyncio.Task[None]:
+        """Tell the others, soon or at once; the task ends when they know. What piles up meanwhile travels together."""
         self._unsent += [(tenant, entry) for entry in entries]
+        if urgent:
+            self._urgent.set()
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
         return self._sending
@@ -62,6 +69,9 @@ class Peers:
 
     async def _send(self) -> None:
         while self._unsent:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), LATER_S)
+            self._urgent.clear()
             news, self._unsent = self._unsent, []
             try:
                 await broadcast(self._own_deployment(), "remember", news)

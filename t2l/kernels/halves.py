@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK_M, _BLOCK_S = 8, 512
+_BLOCK_M, _BLOCK_S = 4, 512
 
 
 class Halves(NamedTuple):

@@ -43,7 +43,7 @@ BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
         (128, Blocks(128, 64, 32, warps=4, stages=4)),
         (512, Blocks(64, 64, 64, warps=4, stages=3)),
     ),
-    torch.float16: ((math.inf, Blocks(128, 128, 64, warps=8, stages=4)),),
+    torch.float16: ((math.inf, Blocks(128, 256, 64, warps=8, stages=4)),),
 }
 """For at most so many rows, the fastest on an H200. With few, the time is that of reading W: every core must read."""
 
@@ -53,7 +53,7 @@ for larger blocks."""
 
 SHARED_BLOCKS = {
     torch.bfloat16: Blocks(128, 128, 64, warps=8, stages=3),
-    torch.float16: Blocks(128, 128, 64, warps=8, stages=3),
+    torch.float16: Blocks(128, 256, 64, warps=8, stages=4),
 }
 
 HALVED = 512

@@ -27,8 +27,9 @@ class Blocks(NamedTuple):
 
 
 BLOCKS = (
-    (512, Blocks(16, 32, 64, warps=4, stages=3)),
-    (8192, Blocks(64, 128, 32, warps=4, stages=3)),
+    (512, Blocks(16, 32, 128, warps=4, stages=3)),
+    (2048, Blocks(64, 64, 64, warps=4, stages=3)),
+    (4096, Blocks(128, 128, 32, warps=8, stages=3)),
     (math.inf, Blocks(128, 256, 32, warps=8, stages=3)),
 )
 """For at most so many rows, the fastest on an H200. Programs that share rows all compute their hidden states."""
@@ -80,12 +81,12 @@ def _mlp_rows(
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for start in range(0, HIDDEN, BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
-        inside = (h < HIDDEN)[:, None] & (i < SIZE)[None, :]
-        up = tl.load(up_weight_ptr + h[:, None] * SIZE + i[None, :], mask=inside, other=0.0)
+        in_up = (h < HIDDEN)[:, None] & (i < SIZE)[None, :]
+        up = tl.load(up_weight_ptr + h[:, None] * SIZE + i[None, :], mask=in_up, other=0.0)
         hidden = tl.dot(x, tl.trans(up), input_precision=PRECISION)
         hidden = _silu(hidden + tl.load(up_bias_ptr + h, mask=h < HIDDEN, other=0.0).to(tl.float32)[None, :])
-        inside = (o < OUTPUTS)[:, None] & (h < HIDDEN)[None, :]
-        down = tl.load(down_weight_ptr + o[:, None] * HIDDEN + h[None, :], mask=inside, other=0.0)
+        in_down = (o < OUTPUTS)[:, None] & (h < HIDDEN)[None, :]
+        down = tl.load(down_weight_ptr + o[:, None] * HIDDEN + h[None, :], mask=in_down, other=0.0)
         out = tl.dot(hidden.to(down.dtype), tl.trans(down), out, input_precision=PRECISION)
     out = _silu(out + tl.load(down_bias_ptr + o, mask=o < OUTPUTS, other=0.0).to(tl.float32)[None, :])
     inside = (m < rows)[:, None] & (o < OUTPUTS)[None, :]
