@@ -1,7 +1,7 @@
 """Tokens/s of a whole SFT step (forward, backward, optimizer): ours beside two peers, alternating in one run.
 
     python benchmarks/sft_step.py --out benchmarks/results/sft_step_cpu.json
-    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 3 --peer-parts 16 --prompt 160 \
+    python benchmarks/sft_step.py --device cuda --base mistral-7b --rows 128 --parts 2 --peer-parts 16 --prompt 160 \
         --rounds 2 --compile --out benchmarks/results/sft_step_h200.json
 
 ours: the job's own step (t2l/train): hypernetwork -> one adapter per row -> logits at label positions -> loss, with the
@@ -15,9 +15,9 @@ All attend without cuDNN, which plans anew for every new shape (t2l/train/base.p
 A base of random weights and rows of random tokens, lengths log-normal; fp32 on a CPU and bf16 on a GPU. All take the
 same rows in a step; the peers in the order that they are drawn in, in as many micro-batches as they have memory for.
 In its turn a peer takes STEPS steps to get its memory back from the others, then STEPS that are timed, all of new rows
-and one after the other as in a run. A first round is not counted: new shapes ask for kernels that have not been loaded,
-4 ms for each, which a run is soon through with. Left out of the timing: making batches and encoding descriptions (the
-job does that once).
+and one after the other as in a run. Before all turns, on a GPU, each takes WARM_UP micro-batches: new shapes ask for
+kernels that have not been loaded, 4 ms for each, which a run is soon through with. Left out of the timing: making
+batches and encoding descriptions (the job does that once).
 `losses`, `gradient_norms`: of the first step's rows before any training, without dropout and noise. `memory_gib`: the
 most that a step takes on a GPU beyond what lies there between steps.
 
@@ -51,7 +51,7 @@ from t2l.train.engine import TorchEngine, adamw, set_lr
 from t2l.train.packed import can_pack
 from t2l.train.step import SftModule, seed_step
 
-STEPS = 2
+STEPS, WARM_UP = 2, 48
 LR = 1e-4
 VOCABULARY = 1000
 """Of the random tokens."""
@@ -167,6 +167,14 @@ def cut(rows: Sequence[Row], arguments: argparse.Namespace, ours: bool) -> Batch
     return [batch.pin_memory() for batch in batches] if arguments.device == "cuda" else batches
 
 
+def warm_up(peer: HypernetPeer | PeftPeer, arguments: argparse.Namespace, ours: bool, rng: random.Random) -> None:
+    taken = 0
+    while taken < WARM_UP:
+        batches = cut(draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng), arguments, ours)
+        peer.step(batches)
+        taken += len(batches)
+
+
 def memory_of(step: Callable[[], None]) -> float:
     """GiB that it takes at most beyond what lies there before; 0 on a CPU."""
     if not torch.cuda.is_available():
@@ -180,7 +188,7 @@ def memory_of(step: Callable[[], None]) -> float:
 
 def summary(rounds: Sequence[Round[float]], tokens: Sequence[int]) -> dict[str, Any]:
     """tokens: of each step, timed or not."""
-    mean_tokens = mean(count for number, count in enumerate(tokens) if number // STEPS % 2 and number >= 2 * STEPS)
+    mean_tokens = mean(count for number, count in enumerate(tokens) if number // STEPS % 2)
     peers = {
         name: {
             "tokens_per_s": mean_tokens * STEPS / median_seconds(rounds, name),
@@ -214,10 +222,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "peft": PeftPeer(arguments.base, config, device),
         "per_token": HypernetPeer(PerTokenModule, arguments.base, config, device),
     }
-    steps = range((1 + arguments.rounds) * 2 * STEPS)
+    steps = range(arguments.rounds * 2 * STEPS)
     drawn = [draw_rows(arguments.rows, arguments.prompt, arguments.answer, VOCABULARY, rng) for _ in steps]
     batches = {name: [cut(rows, arguments, name == "ours") for rows in drawn] for name in peers}
     first = {name: peer.first(batches[name][0]) for name, peer in peers.items()}
+    if device == "cuda":
+        for name, peer in peers.items():
+            warm_up(peer, arguments, name == "ours", rng)
 
     numbers = {name: iter(steps) for name in peers}
 
@@ -230,7 +241,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         gc.freeze()  # as the job does after its first step
         return memory_of(partial(take_steps, name))
 
-    rounds = in_turn({name: partial(turn, name) for name in peers}, arguments.rounds, settle=True)
+    rounds = in_turn({name: partial(turn, name) for name in peers}, arguments.rounds, warm_up=0, settle=True)
     gc.unfreeze()
     tokens = [sum(batch.count for batch in one) for one in batches["ours"]]
     computed = {

@@ -4,6 +4,8 @@ import torch
 
 AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities."""
+HOPPER_SHARED = 227 << 10
+"""Bytes of shared memory that a program may have there."""
 
 FP32_PRECISION = "tf32"
 """How kernels of the hypernetwork multiply fp32: "tf32" (mantissas of 10 bits, so 1e-3 of the terms) or "ieee" (in
@@ -19,8 +21,11 @@ def precision(dtype: torch.dtype) -> str:
 def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
     """Whether tensors there may be given to a kernel; torch's builds for NVIDIA GPUs bring Triton along.
 
-    AMPERE: kernels that fit into any such chip's shared memory, in bf16. HOPPER: those that need what came with it.
+    AMPERE: kernels that fit into any such chip's shared memory, in bf16. HOPPER: those that need what came with it, its
+    shared memory too, which later chips for desktops lack.
     """
     if device.type != "cuda" or torch.version.cuda is None:
         return False
-    return torch.cuda.get_device_capability(device) >= capability
+    chip = torch.cuda.get_device_properties(device)
+    fits = capability < HOPPER or chip.shared_memory_per_block_optin >= HOPPER_SHARED
+    return (chip.major, chip.minor) >= capability and fits

@@ -32,10 +32,14 @@ BLOCKS = (
     (4096, Blocks(128, 128, 32, warps=8, stages=3)),
     (math.inf, Blocks(128, 256, 32, warps=8, stages=3)),
 )
-"""For at most so many rows, the fastest on an H200. Programs that share rows all compute their hidden states."""
+"""For at most so many rows, the fastest on an H200 for x of 128. Programs that share rows all compute their hidden
+states."""
+
+ROW_BYTES = 512
+"""Of those; a program holds whole rows of x, so of larger ones it takes fewer, and less of H."""
 
 LARGEST = 512
-"""Size of x: a program holds whole rows of it."""
+"""Size of x."""
 
 
 @triton.jit
@@ -107,7 +111,7 @@ def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linea
     assert down.weight.shape[1] == hidden and (outputs == size or not residual)
     x_M_I = x.reshape(-1, size)
     out_M_O = x.new_empty(len(x_M_I), outputs)
-    blocks = next(blocks for most, blocks in BLOCKS if len(x_M_I) <= most)
+    blocks = _cut(next(blocks for most, blocks in BLOCKS if len(x_M_I) <= most), x_M_I)
     columns = min(blocks.outputs, max(16, triton.next_power_of_2(outputs)))
     _mlp_rows[(triton.cdiv(len(x_M_I), blocks.rows), triton.cdiv(outputs, columns))](
         x_M_I,
@@ -134,3 +138,9 @@ def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linea
         num_stages=blocks.stages,
     )
     return out_M_O.view(*x.shape[:-1], outputs)
+
+
+def _cut(blocks: Blocks, x_M_I: Tensor) -> Blocks:
+    """As much smaller as rows are larger than those that they are for."""
+    times = max(1, triton.next_power_of_2(x_M_I.shape[1]) * x_M_I.element_size() // ROW_BYTES)
+    return blocks._replace(rows=max(16, blocks.rows // times), hidden=max(16, blocks.hidden // times))

@@ -22,7 +22,7 @@ blocks = pytest.mark.parametrize("blocks", [mlp.BLOCKS, SMALL], ids=["its own", 
 @settings(max_examples=8, deadline=None)
 @given(
     rows=st.integers(1, 40),
-    size=st.sampled_from([8, 24, 128]),
+    size=st.sampled_from([8, 24, 128, 500]),
     outputs=st.sampled_from([8, 24, 40]),
     normed=st.booleans(),
     residual=st.booleans(),
