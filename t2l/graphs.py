@@ -16,7 +16,8 @@ class CudaGraph(Generic[T]):
     """A call without arguments, recorded once; it reads and writes the same tensors every time.
 
     function: runs twice beforehand, as kernels are chosen and compiled at first. What it returns is overwritten by the
-    next replay, and by that of any graph of the same memory pool (`torch.cuda.graph_pool_handle`).
+    next replay, and by that of any graph of the same memory pool (`torch.cuda.graph_pool_handle`). Raises RuntimeError
+    for a function that waits for the device.
     """
 
     def __init__(self, function: Callable[[], T], pool: Any = None) -> None:
@@ -27,9 +28,16 @@ class CudaGraph(Generic[T]):
                 function()
         current.wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may go on using the device.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._result = function()
+        try:
+            # Other threads may go on using the device.
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                self._result = function()
+        except RuntimeError:
+            # torch would go on in the stream of the recording, and draw no random numbers until one has succeeded.
+            torch.cuda.set_stream(current)
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+                torch.zeros(1, device=current.device)
+            raise
 
     def __call__(self) -> T:
         self._graph.replay()

@@ -37,8 +37,10 @@ def test_what_waits_for_the_device_is_called_as_it_is(caplog: pytest.LogCaptureF
     def waits(tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors["x"] * float(tensors["y"].sum())
 
-    recorded = GraphByShape(waits, DEVICE)
+    recorded, stream = GraphByShape(waits, DEVICE), torch.cuda.current_stream()
     for seed in range(2):
         x, y = inputs(3, seed).values()
         torch.testing.assert_close(recorded(inputs(3, seed)).cpu(), x * float(y.sum()))
     assert "cannot be recorded" in caplog.text and caplog.text.count("cannot") == 1
+    assert torch.cuda.current_stream() == stream
+    assert torch.randn(3, device=DEVICE).shape == (3,), "random numbers are drawn as before"
