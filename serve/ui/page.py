@@ -59,9 +59,12 @@ class Page:
             self._connect()
 
     def _lay_out_making(self) -> None:
-        self._description = gr.Textbox(label="What shall the model do?", placeholder="in your words", max_lines=6)
+        # Neither takes anything before `_load` is done, which would put its own view in place of what came of it.
+        self._description = gr.Textbox(
+            label="What shall the model do?", placeholder="in your words", max_lines=6, interactive=False
+        )
         self._examples = _chips(EXAMPLES, "For example")
-        self._make_button = gr.Button("Make the adapter", variant="primary", size="md")
+        self._make_button = gr.Button("Make the adapter", variant="primary", size="md", interactive=False)
         self._card = gr.HTML(padding=False)
         with gr.Column(visible=False) as self._made_before:
             self._picker = gr.Dropdown(label="Your adapters", interactive=True)
@@ -87,7 +90,8 @@ class Page:
             show_progress="hidden",
             trigger_mode="always_last",  # what is sent while an answer still streams comes next
         )
-        self.blocks.load(self._load, self._session, view, show_progress="hidden")
+        making = [self._description, self._make_button]
+        self.blocks.load(self._load, self._session, [*making, *view], show_progress="hidden")
         # First the answers stop, then the panels change: at once, a late word could land in another adapter's chat.
         stop = partial(gr.on, fn=None, cancels=[asking], queue=False)
         make = stop([self._make_button.click, self._description.submit])
@@ -98,13 +102,14 @@ class Page:
         self._inputs.click(_text_of, self._inputs, self._text)
 
     async def _load(self, session: Session) -> list[Any]:
+        ready = [gr.Textbox(interactive=True), gr.Button(interactive=True)]
         try:
             adapters = await self._client.adapters()
         except PageError as failure:
-            return _view(session, failed_card(failure))
+            return [*ready, *_view(session, failed_card(failure))]
         session.adapters = {adapter.id: adapter for adapter in adapters}
         session.chosen = adapters[0].id if adapters else None
-        return _view(session)
+        return [*ready, *_view(session)]
 
     async def _make(self, session: Session, description: str, base: Chat, adapted: Chat) -> list[Any]:
         session.leave(base, adapted)
