@@ -75,7 +75,7 @@ def test_many_rows_are_halved(monkeypatch: pytest.MonkeyPatch, variant: str, n: 
     monkeypatch.setattr(heads, "HALVED", 0)
     monkeypatch.setattr(heads, "BLOCKS", {torch.float16: ((1 << 20, SMALL),)})
     monkeypatch.setattr(heads, "SHARED_BLOCKS", {torch.float16: SMALL._replace(rows=64)})
-    hypernet, embedding_N_E = build(variant), torch.randn(n, EMBEDDING, device=DEVICE)
+    hypernet, embedding_N_E = build(variant, head_input=16), torch.randn(n, EMBEDDING, device=DEVICE)
     with torch.no_grad():
         for parameter in hypernet.heads.parameters():
             parameter *= 1e6  # beyond what fp16 itself can hold
