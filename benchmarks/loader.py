@@ -1,15 +1,16 @@
 """Does the loader keep up with the step at 479 tasks, and how soon does a run take its first step?
 
     python benchmarks/loader.py --steps 20 --out benchmarks/results/loader_cpu.json
-    python benchmarks/loader.py --device cuda
+    python benchmarks/loader.py --device cuda --config jobs/configs/embedded.yaml --steps 20 \
+        --out benchmarks/results/loader_h200.json
 
 loader: samples/s that one process makes, for two suites of 479 tasks: the universe, whose examples are drawn without
     end, and finite tasks the size of Super-NaturalInstructions', without a cache of tokens, and with it cold and warm.
-runs: the real job (jobs/train_sft.py) on the universe with 479 tasks of 128 descriptions each and the default encoder,
-    in a process of its own: seconds from its start to its first step, CPU seconds of all its processes until then
-    (which other load on the machine changes less), the share of the later steps spent waiting for batches, and seconds
-    a step, encoding of descriptions included. Cold: no cache there; warm: the same run again, under another name,
-    beside the first. The operating system may hold the files of Python's modules either way.
+runs: the real job (jobs/train_sft.py) on the universe with 479 tasks, with the default encoder and 128 descriptions of
+    each or as a recipe says, in a process of its own: seconds from its start to its first step, CPU seconds of all its
+    processes until then (which other load on the machine changes less), the share of the later steps spent waiting for
+    batches, and seconds a step, encoding of descriptions included. Cold: no cache there; warm: the same run again, as
+    another run beside the first. The operating system may hold the files of Python's modules either way.
 ratio: what the loader makes in the time that a step takes, over what the step takes; below 1 the step would starve.
 """
 
@@ -113,17 +114,19 @@ def cpu_seconds(pid: int) -> float:
     return sum(t.user + t.system for t in times)
 
 
-def runs(settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+def runs(recipe: Path | None, settings: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    config = [] if recipe is None else ["--config", str(recipe)]
     for where, flags in (("alone", ["--no-ray"]), ("ray", [])):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("cold", "warm"):
-                yield f"{where}, {name}", run_job(Path(folder), name, settings, *flags)
+                yield f"{where}, {name}", run_job(Path(folder), name, settings, *flags, *config)
 
 
 def parse() -> argparse.Namespace:
     parser = make_parser(__doc__, device=True)
     parser.add_argument("--steps", type=int, default=40, help="of each run (default 40)")
     parser.add_argument("--loader-steps", type=int, default=480, help="steps made by the loader alone (default 480)")
+    parser.add_argument("--config", type=Path, help="recipe to run (default: that of jobs/train_sft.py)")
     return parser.parse_args()
 
 
@@ -138,13 +141,13 @@ def main() -> None:
         "train.validation_inputs=1",
         "train.report_inputs=0",
     ]
-    config = load_config(None, overrides)
+    config = load_config(arguments.config, overrides)
     result = head("loader", arguments.device, tasks=TASKS, descriptions=TASKS * config.data.num_descriptions)
-    rates = loader_rates(load_config(None, [*overrides, f"train.steps={arguments.loader_steps}"]))
+    rates = loader_rates(load_config(arguments.config, [*overrides, f"train.steps={arguments.loader_steps}"]))
     for name, rate in rates.items():
         print(f"{name:20} {rate['samples_per_s']:10,.0f} samples/s {rate['tokens_per_s']:12,.0f} tokens/s", flush=True)
     found = {}
-    for name, run in runs(overrides):
+    for name, run in runs(arguments.config, overrides):
         samples_per_s = config.train.tasks_per_step * config.train.samples_per_task / run["seconds_per_step"]
         found[name] = run | {"ratio": rates["universe"]["samples_per_s"] / samples_per_s}
         print(
