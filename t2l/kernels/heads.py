@@ -45,7 +45,8 @@ BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
     ),
     torch.float16: ((math.inf, Blocks(128, 256, 64, warps=8, stages=4)),),
 }
-"""For at most so many rows, the fastest on an H200. With few, the time is that of reading W: every core must read."""
+"""By what is multiplied, for at most so many rows, the fastest on an H200. With few, the time is that of reading W: every
+core must read."""
 
 SHARE = 64
 """Multiples of so many tasks go by so many at a time, for which scale and shift are read once; that leaves registers
@@ -137,7 +138,7 @@ def _head_rows(
 
 def fits(x: Tensor, weight: Tensor) -> bool:
     """Whether there are blocks for their dtype, which is one and the same except under autocast."""
-    return x.dtype == weight.dtype and x.dtype in BLOCKS
+    return x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Tensor, shift_L_R_S: Tensor) -> Tensor:

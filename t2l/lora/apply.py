@@ -32,6 +32,7 @@ class RowLoraLinear(nn.Module):
     Adapter j serves the k = rows / n consecutive rows from j k on; or, where rows are packed into one [1, T, i],
     those tokens that the segments of `together` say. Plain attributes rather than arguments, because the model in
     between passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
+    place: its own among the layers that `together` is for.
     """
 
     def __init__(self, base: nn.Linear, scaling: float, dropout: float = 0.0) -> None:
