@@ -45,8 +45,8 @@ BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
     ),
     torch.float16: ((math.inf, Blocks(128, 256, 64, warps=8, stages=4)),),
 }
-"""By what is multiplied, for at most so many rows, the fastest on an H200. With few, the time is that of reading W: every
-core must read."""
+"""By what is multiplied, for at most so many rows, the fastest on an H200. With few, the time is that of reading W:
+every core must read."""
 
 SHARE = 64
 """Multiples of so many tasks go by so many at a time, for which scale and shift are read once; that leaves registers
