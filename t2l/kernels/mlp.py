@@ -109,7 +109,7 @@ def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linea
     """[..., I] -> [..., O]; residual: plus x, where O is I."""
     (hidden, size), outputs = up.weight.shape, len(down.weight)
     assert down.weight.shape[1] == hidden and (outputs == size or not residual)
-    x_M_I = x.reshape(-1, size)
+    x_M_I = x.reshape(-1, size).contiguous()
     out_M_O = x.new_empty(len(x_M_I), outputs)
     blocks = _cut(next(blocks for most, blocks in BLOCKS if len(x_M_I) <= most), x_M_I)
     columns = min(blocks.outputs, max(16, triton.next_power_of_2(outputs)))

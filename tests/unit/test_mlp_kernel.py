@@ -35,7 +35,8 @@ def test_equals_the_plain_path(
     module = Mlp(first, size, 4 * size, size if residual else outputs, dropout=0.5).eval().to(DEVICE)
     for parameter in first.parameters():
         nn.init.normal_(parameter)
-    x = torch.randn(rows, 2, size, device=DEVICE) + 3
+    x = torch.randn(rows, 2, size + 3, device=DEVICE)[..., :size] + 3
+    x = x if normed else torch.cat([x, x], 2)[..., size:]  # a part of wider rows
     expected = module(x, residual)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(kernels, "usable", lambda *_: True)
