@@ -40,11 +40,11 @@ class Mlp(nn.Sequential):
 
         Where nothing is trained, on a GPU, one kernel does it: the same up to rounding, which in fp32 is TF32's.
         """
-        if not self.training and not torch.is_grad_enabled() and kernels.usable(x.device, kernels.HOPPER):
-            from t2l.kernels.mlp import fits, mlp_rows  # Triton is not there where kernels are not usable
+        norm, up, down = self[0], cast(nn.Linear, self[1]), cast(nn.Linear, self[4])
+        if not self.training and kernels.infers(x, up.weight):
+            from t2l.kernels.mlp import LARGEST, mlp_rows  # Triton is not there where kernels are not usable
 
-            norm, up, down = self[0], cast(nn.Linear, self[1]), cast(nn.Linear, self[4])
-            if fits(x, up):
+            if x.shape[-1] <= LARGEST:
                 return mlp_rows(x, norm if isinstance(norm, nn.LayerNorm) else None, up, down, residual)
         out = super().forward(x)
         return x + out if residual else out

@@ -46,12 +46,11 @@ class Head(nn.Module, ABC):
         """
         inputs = hidden.unbind(2) if self.per_side else (hidden, hidden)
         layers = tuple(zip(inputs, self.sides(self.weight), self.sides(self.bias), strict=True))
-        if units is not None and not torch.is_grad_enabled() and kernels.usable(hidden.device, kernels.HOPPER):
-            from t2l.kernels.heads import fits, head_rows  # Triton is not there where kernels are not usable
+        if units is not None and kernels.infers(hidden, self.weight):
+            from t2l.kernels.heads import head_rows  # Triton is not there where kernels are not usable
 
-            if fits(hidden, self.weight):
-                A, B = (head_rows(*layer, *side) for layer, side in zip(layers, units.sides(), strict=True))
-                return A, B
+            A, B = (head_rows(*layer, *side) for layer, side in zip(layers, units.sides(), strict=True))
+            return A, B
         A, B = (self._rows(*layer) for layer in layers)
         return (A, B) if units is None else units(A, B)
 

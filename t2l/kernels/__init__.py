@@ -1,6 +1,7 @@
 """Triton kernels for NVIDIA GPUs, each beside a plain torch path that other devices take."""
 
 import torch
+from torch import Tensor
 
 AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities."""
@@ -29,3 +30,10 @@ def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
     chip = torch.cuda.get_device_properties(device)
     fits = capability < HOPPER or chip.shared_memory_per_block_optin >= HOPPER_SHARED
     return (chip.major, chip.minor) >= capability and fits
+
+
+def infers(x: Tensor, weight: Tensor) -> bool:
+    """Whether the hypernetwork's kernels may be called: without gradients, on a Hopper, for one dtype, as it is except
+    under autocast."""
+    known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    return known and not torch.is_grad_enabled() and usable(x.device, HOPPER)

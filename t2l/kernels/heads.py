@@ -136,11 +136,6 @@ def _head_rows(
     tl.store(out_ptr + row[:, None] * COLUMNS + j[None, :], out, mask=(m < rows)[:, None] & (j < COLUMNS)[None, :])
 
 
-def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether there are blocks for their dtype, which is one and the same except under autocast."""
-    return x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
-
-
 def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Tensor, shift_L_R_S: Tensor) -> Tensor:
     """Rows [N, L, R, S] of one side from its part of the trunk's output: [N, L, H] if K is R, else [N, L, R, H]."""
     layers, ranks, size = scale_L_R_S.shape

@@ -8,7 +8,6 @@ Legend: M rows, I size of x, H hidden size, O size of the output.
 import math
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ ROW_BYTES = 512
 """Of those; a program holds whole rows of x, so of larger ones it takes fewer, and less of H."""
 
 LARGEST = 512
-"""Size of x."""
+"""Size of x, of which a program would else take too few rows."""
 
 
 @triton.jit
@@ -98,11 +97,6 @@ def _mlp_rows(
     if RESIDUAL:
         out += tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32)
     tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
-
-
-def fits(x: Tensor, up: nn.Linear) -> bool:
-    """Whether there is a kernel for them; their dtype is one and the same except under autocast."""
-    return x.dtype == up.weight.dtype and x.dtype in (torch.float32, torch.bfloat16) and x.shape[-1] <= LARGEST
 
 
 def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linear, residual: bool) -> Tensor:

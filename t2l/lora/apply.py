@@ -177,6 +177,8 @@ class PerRowLora(nn.Module):
     def _install(self, pairs: Sequence[Pair | None], segments: Segments | None) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
             layer.pair = pair
+        if segments is None and self._layers[0].together.segments is None:
+            return  # as in every step of an engine
         for group in self._groups:
             held = [layer.pair[0] for layer in group if layer.pair is not None]
             group[0].together.install(held, segments)

@@ -24,15 +24,15 @@ class ReadTogether:
     def __init__(self) -> None:
         self.segments: Segments | None = None
         self._A_N_MR_I: Tensor | None = None
-        self._rank, self._layers = 0, 0
+        self._layers = 0
         self._x: Tensor | None = None
-        self._h_T_MR: Tensor | None = None
+        self._h_T_R_of_each: tuple[Tensor, ...] = ()
 
     def install(self, A_NRI_of_each: Sequence[Tensor], segments: Segments | None) -> None:
         """segments None: for rows that are not packed, which need nothing of this."""
-        self.segments, self._A_N_MR_I, self._x, self._h_T_MR = segments, None, None, None
+        self.segments, self._A_N_MR_I, self._x, self._h_T_R_of_each = segments, None, None, ()
         if segments is not None and A_NRI_of_each:
-            self._layers, self._rank = len(A_NRI_of_each), A_NRI_of_each[0].shape[1]
+            self._layers = len(A_NRI_of_each)
             self._A_N_MR_I = torch.cat(list(A_NRI_of_each), 1) if self._layers > 1 else A_NRI_of_each[0]
 
     def down(self, layer: int, x_1_T_I: Tensor, scaling: float, p: float) -> Tensor:
@@ -40,11 +40,10 @@ class ReadTogether:
         if self._layers == 1:
             return self._all(x_1_T_I, scaling, p)
         if self._x is not x_1_T_I:
-            self._x, self._h_T_MR = x_1_T_I, self._all(x_1_T_I, scaling, p)
-        assert self._h_T_MR is not None
-        h_T_R = self._h_T_MR[:, layer * self._rank : (layer + 1) * self._rank]
+            self._x, self._h_T_R_of_each = x_1_T_I, self._all(x_1_T_I, scaling, p).chunk(self._layers, 1)
+        h_T_R = self._h_T_R_of_each[layer]
         if layer == self._layers - 1:
-            self._x = self._h_T_MR = None
+            self._x, self._h_T_R_of_each = None, ()
         return h_T_R
 
     def _all(self, x_1_T_I: Tensor, scaling: float, p: float) -> Tensor:
