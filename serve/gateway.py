@@ -52,6 +52,9 @@ class Gateway:
         for tenant, entry in known:
             self._store.put(tenant, entry)
 
+    async def withdraw(self, tenant: str, id: str) -> None:
+        await self._services.peers.withdraw(tenant, id)
+
     def forget(self, tenant: str, id: str) -> None:
         self._store.forget(tenant, id)
 

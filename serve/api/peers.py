@@ -40,8 +40,16 @@ class Peers:
             self._sending = asyncio.create_task(self._send())
         return self._sending
 
+    async def withdraw(self, tenant: str, id: str) -> None:
+        """Once this returns, no news of the adapter is on its way from here."""
+        self._unsent = [(owner, entry) for owner, entry in self._unsent if (owner, entry.id) != (tenant, id)]
+        if self._sending is not None and not self._sending.done():
+            self._urgent.set()
+            await asyncio.shield(self._sending)
+
     async def forget(self, tenant: str, id: str) -> None:
         """Raises ApiError unless all replicas have forgotten."""
+        await broadcast(self._own_deployment(), "withdraw", tenant, id)  # else news could overtake what follows
         await broadcast(self._own_deployment(), "forget", tenant, id)
 
     async def recall(self, tenant: str, id: str) -> AdapterEntry | None:
@@ -73,6 +81,8 @@ class Peers:
                 await asyncio.wait_for(self._urgent.wait(), LATER_S)
             self._urgent.clear()
             news, self._unsent = self._unsent, []
+            if not news:  # withdrawn
+                return
             try:
                 await broadcast(self._own_deployment(), "remember", news)
             except ApiError as error:  # likewise

@@ -32,6 +32,11 @@ def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
     return (chip.major, chip.minor) >= capability and fits
 
 
+def dot_block(size: int) -> int:
+    """Elements that a block must have to hold so many: a power of two, and what a matrix product takes at least."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
 def infers(x: Tensor, weight: Tensor) -> bool:
     """Whether the hypernetwork's kernels may be called: without gradients, on a Hopper, for one dtype, as it is except
     under autocast."""

@@ -11,12 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import precision
+from t2l.kernels import dot_block, precision
 
 _BLOCK_BYTES = 64 * 256
 """Of keys, and of values, at a time: 64 positions of 128 in bf16. Three such blocks of both are in flight, 96 KiB."""
-_FEWEST_ROWS = 16
-"""Of a matrix product on tensor cores; the query heads of a group rarely fill it."""
 
 
 @triton.jit
@@ -105,7 +103,7 @@ def decode_attention(
     assert keys_N_K_L_D.stride()[2:] == (size, 1)
     assert all(tensor.stride()[1:] == (size, 1) for tensor in (q_N_Q_D, k_N_K_D, v_N_K_D))
     group = query_heads // heads
-    block_d = max(16, triton.next_power_of_2(size))
+    block_d = dot_block(size)
     out_N_Q_D = q_N_Q_D.new_empty(q_N_Q_D.shape)
     _decode_attention[(rows, heads)](
         q_N_Q_D,
@@ -127,7 +125,7 @@ def decode_attention(
         SIZE=size,
         WINDOWED=window is not None,
         PRECISION=precision(q_N_Q_D.dtype),
-        BLOCK_G=max(_FEWEST_ROWS, triton.next_power_of_2(group)),
+        BLOCK_G=dot_block(group),
         BLOCK_D=block_d,
         BLOCK_L=min(64, max(16, _BLOCK_BYTES // (block_d * q_N_Q_D.itemsize))),
     )

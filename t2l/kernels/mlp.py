@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from t2l.kernels import FP32_PRECISION
+from t2l.kernels import FP32_PRECISION, dot_block
 
 
 class Blocks(NamedTuple):
@@ -106,7 +106,7 @@ def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linea
     x_M_I = x.reshape(-1, size).contiguous()
     out_M_O = x.new_empty(len(x_M_I), outputs)
     blocks = _cut(next(blocks for most, blocks in BLOCKS if len(x_M_I) <= most), x_M_I)
-    columns = min(blocks.outputs, max(16, triton.next_power_of_2(outputs)))
+    columns = min(blocks.outputs, dot_block(outputs))
     _mlp_rows[(triton.cdiv(len(x_M_I), blocks.rows), triton.cdiv(outputs, columns))](
         x_M_I,
         up.bias if norm is None else norm.weight,
@@ -125,7 +125,7 @@ def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linea
         RESIDUAL=residual,
         PRECISION=FP32_PRECISION,
         BLOCK_M=blocks.rows,
-        BLOCK_I=max(16, triton.next_power_of_2(size)),
+        BLOCK_I=dot_block(size),
         BLOCK_H=blocks.hidden,
         BLOCK_O=columns,
         num_warps=blocks.warps,

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import HOPPER, precision, usable
+from t2l.kernels import HOPPER, dot_block, precision, usable
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _NO_WINDOW = 1 << 30
@@ -313,7 +313,7 @@ def _constants(q_T_H_D: Tensor, k_T_G_D: Tensor, blocks: Blocks) -> dict[str, An
         "GROUP": heads // k_T_G_D.shape[1],
         "HEADS": heads,
         "SIZE": size,
-        "BLOCK_D": max(16, triton.next_power_of_2(size)),
+        "BLOCK_D": dot_block(size),
         "PRECISION": precision(q_T_H_D.dtype),
         "num_warps": blocks.warps,
         "num_stages": blocks.stages if usable(q_T_H_D.device, HOPPER) else 1,  # others have less shared memory

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import precision
+from t2l.kernels import dot_block, precision
 
 
 class Blocks(NamedTuple):
@@ -274,7 +274,7 @@ def _constants(blocks: Blocks, like: Tensor, rank: int, dropout: _Dropout) -> di
         "DROPOUT": dropout.below > 0,
         "PRECISION": precision(like.dtype),
         "BLOCK_T": blocks.tokens,
-        "BLOCK_R": max(16, triton.next_power_of_2(rank)),
+        "BLOCK_R": dot_block(rank),
         "BLOCK_S": blocks.size,
         "num_warps": blocks.warps,
         "num_stages": blocks.stages,

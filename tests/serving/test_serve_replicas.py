@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving import DEPLOYMENTS, Server, ask
 
+from serve.api.peers import LATER_S
 from t2l.tasks.universe import universe
 
 TASKS = universe(None).test[:8]
@@ -57,6 +58,16 @@ def test_both_gateways_know_what_one_was_told(pair: Server, alone: tuple[list[st
     assert {download(pair, ids[1]) for _ in range(4)} == {alone[2]}
     assert pair.http.delete(f"/v1/adapters/{ids[0]}").status_code == 200
     assert {pair.http.get(f"/v1/adapters/{ids[0]}").status_code for _ in range(8)} == {404}
+
+
+def test_what_is_deleted_before_the_others_were_told_of_it_stays_deleted(pair: Server) -> None:
+    for task in TASKS:
+        body = {"model": "embedded", "messages": [{"role": "user", "content": task.test[0].input}], "max_tokens": 1}
+        body["task_description"] = task.unseen_descriptions[6]
+        id = pair.http.post("/v1/chat/completions", json=body).raise_for_status().json()["model"]
+        assert pair.http.delete(f"/v1/adapters/{id}").status_code == 200
+        time.sleep(2 * LATER_S)
+        assert {pair.http.get(f"/v1/adapters/{id}").status_code for _ in range(8)} == {404}
 
 
 def test_one_of_two_replicas_dies_and_only_its_requests_fail(pair: Server) -> None:
