@@ -2,15 +2,16 @@
 every split. Plain data that crosses process boundaries; evaluators (t2l/cluster/evaluators.py) build the rest from it.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from t2l.checkpoint import CheckpointInfo, read_info
+from t2l.checkpoint import CheckpointInfo, read_info, weights_sha256
 from t2l.config import AnyDataConfig, BaseConfig, BenchmarksConfig, DataConfig
 from t2l.data.suite import build_suite
 from t2l.embedded import CHECKPOINT_DIR
@@ -18,7 +19,7 @@ from t2l.errors import ConfigError
 from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, Method
 from t2l.evaluation.questions import Question, num_questions, questions, refuse_code
 from t2l.evaluation.records import Head
-from t2l.lora.library import Library
+from t2l.lora.library import MANIFEST_FILE, Library
 from t2l.storage import fetched
 from t2l.tasks.freehand import free_hand_tasks
 from t2l.tasks.task import Task
@@ -47,10 +48,14 @@ class Scope:
 
 @dataclass(frozen=True)
 class Aim:
-    """One record to be made. source: the folder that the adapters come from; tasks: names of those asked about."""
+    """One record to be made.
+
+    source: the folder that the adapters come from, weights: its hash; tasks: names of those asked about.
+    """
 
     head: Head
     source: str
+    weights: str | None
     scope: Scope
     tasks: tuple[str, ...]
 
@@ -75,6 +80,15 @@ class Aim:
         split = self.scope.splits[self.head.split]
         wording, inputs = self.head.wording, self.scope.inputs
         return sum(num_questions(wording, task, inputs) for task in split if task.name in asked)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where adapters come from: an Aim's `source` and `weights`, and what its records say of it."""
+
+    source: str = ""
+    weights: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ def aims_of(request: Request) -> list[Aim]:
         raise ConfigError(f"there is no method '{unknown[0]}': choose from {', '.join(METHODS)}")
     checkpoints = [find_checkpoint(folder) for folder in request.checkpoints]
     scope = request.scope_of(read_info(checkpoints[0]))
-    aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, "", {})]
+    aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, _Origin())]
     for folder in request.libraries:
         aims += _library_aims(request, scope, folder)
     for folder in checkpoints:
@@ -141,11 +155,12 @@ def find_checkpoint(place: Path | str) -> Path:
 def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
     info = read_info(folder)
     scope = request.scope_of(info)
-    method, about = TRAINED[info.config.condition], _about(info, len(build_suite(info.config.data).train))
+    about = _about(info, len(build_suite(info.config.data).train))
+    origin = _Origin(str(folder), weights_sha256(folder), about)
     names = set(info.names) if info.config.condition == "one_hot" else None
-    aims = list(_aims(request, method, scope, str(folder), about, names))
+    aims = list(_aims(request, TRAINED[info.config.condition], scope, origin, names))
     if info.config.condition == "description":
-        aims += _aims(request, REFINED, scope, str(folder), about)
+        aims += _aims(request, REFINED, scope, origin)
     return aims
 
 
@@ -153,12 +168,20 @@ def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
     library = Library.open(folder.absolute())
     weights = library.weights(library.tasks[:1])
     about = {"name": folder.name, "rank": weights.spec.rank, "adapter_parameters": weights.spec.num_parameters}
+    origin = _Origin(str(library.folder), _library_sha256(library), about)
     aims: list[Aim] = []
     # Without adapters of training tasks there is nothing to average or to choose from, only oracles.
     for method in LIBRARY if known_training_tasks(library, scope) else LIBRARY[:1]:
         names = set(library.tasks) if method.name == "oracle" else None
-        aims += _aims(request, method, scope, str(library.folder), about, names)
+        aims += _aims(request, method, scope, origin, names)
     return aims
+
+
+def _library_sha256(library: Library) -> str:
+    """Of its manifest, which tells how each adapter was trained; of other people's, of the tasks' names."""
+    manifest = library.folder / MANIFEST_FILE
+    known = manifest.read_bytes() if manifest.exists() else "\n".join(library.tasks).encode()
+    return hashlib.sha256(known).hexdigest()
 
 
 def known_training_tasks(library: Library, scope: Scope) -> list[Task]:
@@ -171,8 +194,7 @@ def _aims(
     request: Request,
     method: Method,
     scope: Scope,
-    source: str,
-    about: dict[str, Any],
+    origin: _Origin,
     names: set[str] | None = None,
 ) -> Iterator[Aim]:
     """One method under each of its wordings on each split that has tasks for it. names: keep to these tasks."""
@@ -189,7 +211,8 @@ def _aims(
         for wording in method.wordings:
             kept = tuple(task.name for task in known if method.applies_to(task, wording))
             if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):
-                yield Aim(Head(method=method.name, wording=wording, split=split, **about), source, scope, kept)
+                head = Head(method=method.name, wording=wording, split=split, **origin.about)
+                yield Aim(head, origin.source, origin.weights, scope, kept)
 
 
 def _num_worded(tasks: Sequence[Task]) -> int:

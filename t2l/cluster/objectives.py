@@ -49,12 +49,12 @@ def _distill(i: Ingredients) -> Parts:
     """Each worker lets the base model answer its share of the pool; all read all of it."""
     train = i.config.train
     assert isinstance(train, DistillConfig)
-    prompts = teacher_prompts(i.tasks, PromptFormat.of(i.tokenizer), train.pool_size)
+    prompts = teacher_prompts(i.tasks, PromptFormat.of(i.tokenizer), train)
     work = i.place.shared_work("teacher", i.config, train.top_k, train.answer_tokens)
     teacher = Teacher(i.base, i.tokenizer, train)
     work.do_share(prompts, teacher, lambda done, of: i.tell({"phase": f"the base model answers: {done:,} of {of:,}"}))
     i.place.wait_for_all()
-    return _through_base(i, TeacherPool(work.parts(prompts), train))
+    return _through_base(i, TeacherPool(work.parts(prompts), i.tasks, train))
 
 
 def _through_base(i: Ingredients, pool: TeacherPool | None) -> Parts:

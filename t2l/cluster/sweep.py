@@ -94,19 +94,18 @@ def run_sweep(
 
 
 def check_concurrency(runs: Mapping[str, RunConfig], asked: int | None) -> int:
-    """How many trials may run at a time. Raises ResourceError for more than the cluster can hold."""
+    """How many trials may run at a time. Raises ResourceError for more than the cluster can hold, if it cannot grow."""
     total, room = ray.cluster_resources(), []
     for run in runs.values():
         cluster = run.cluster
         if check_resources(cluster):
             validator = 1  # a GPU that workers do not hold, else scores would come when training is over
-            room.append(max(1, int(total["GPU"]) // (cluster.max_workers + validator)))
-        room.append(int(total["CPU"]) // (cluster.max_workers * cluster.cpus_per_worker))
-    if asked and asked > min(room):
-        raise ResourceError(
-            f"{asked} trials at a time were asked for, but the cluster holds {min(room)}: ask for fewer"
-        )
-    return asked or min(room)
+            room.append(int(total.get("GPU", 0)) // (cluster.max_workers + validator))
+        room.append(int(total.get("CPU", 0)) // (cluster.max_workers * cluster.cpus_per_worker))
+    most = max(1, min(room))  # one always fits, with fewer workers, or once nodes have come
+    if asked and asked > most and not all(run.cluster.autoscaled for run in runs.values()):
+        raise ResourceError(f"{asked} trials at a time were asked for, but the cluster holds {most}: ask for fewer")
+    return asked or most
 
 
 class Trial(tune.Trainable):

@@ -13,10 +13,12 @@ from t2l.config import DistillConfig
 from t2l.data.collate import Row, collate, cut_left
 from t2l.data.steps import padding_id
 from t2l.evaluation.decode import greedy_tokens
-from t2l.evaluation.generate import batch_size, prompt_room
+from t2l.evaluation.generate import batch_size, batches, prompt_room
 from t2l.lora.apply import PerRowLora
-from t2l.text.encoder import batches_by_length
 from t2l.train.step import label_logits
+
+_ROWS_OF_LOGITS = 64
+"""Rows whose logits are there at once: of 64 tokens each and Qwen's vocabulary, 2.5 GB in fp32."""
 
 
 class Teacher:
@@ -29,9 +31,12 @@ class Teacher:
     def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         answers: list[Tensor] = [torch.empty(0)] * len(prompts)
         tops: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(prompts)
-        for batch in batches_by_length(prompts, batch_size(self._base.model)):
-            rows = self._answer([prompts[i] for i in batch])
-            for i, row, top in zip(batch, rows, self._likeliest(rows), strict=True):
+        prompt_ids = self._tokens(prompts)
+        for batch in batches(prompt_ids, batch_size(self._base.model), self._config.answer_tokens):
+            rows = self._answer([prompt_ids[i] for i in batch])
+            starts = range(0, len(rows), _ROWS_OF_LOGITS)
+            found = [top for start in starts for top in self._likeliest(rows[start : start + _ROWS_OF_LOGITS])]
+            for i, row, top in zip(batch, rows, found, strict=True):
                 answers[i], tops[i] = torch.tensor(row.answer, dtype=torch.int32), top
         ids, probs = zip(*tops, strict=True)
         lengths_M = torch.tensor([len(answer) for answer in answers])
@@ -42,11 +47,14 @@ class Teacher:
             "lengths_M": lengths_M,
         }
 
-    def _answer(self, prompts: Sequence[str]) -> list[Row]:
-        """Greedy answers, each up to its end token."""
+    def _tokens(self, prompts: Sequence[str]) -> list[list[int]]:
+        """With room to answer."""
         whole: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
         room = prompt_room(self._base.model, self._config.answer_tokens)
-        ids = [cut_left(row, room) for row in whole]
+        return [cut_left(row, room) for row in whole]
+
+    def _answer(self, ids: Sequence[list[int]]) -> list[Row]:
+        """Greedy answers, each up to its end token."""
         answers = greedy_tokens(self._base, self._tokenizer, ids, None, self._config.answer_tokens)
         return [Row(prompt, answer, 0) for prompt, answer in zip(ids, answers, strict=True)]
 

@@ -96,7 +96,7 @@ def _encode_ahead(config: RunConfig, status: Any) -> None:
     """Before the workers take the GPUs."""
     from t2l.cluster.encode import encode_ahead
 
-    gpus = int(ray.cluster_resources()["GPU"])
+    gpus = int(ray.cluster_resources().get("GPU", 0)) or config.cluster.max_workers  # which are still to come
     encode_ahead(config, _resolved(config), gpus, True, lambda news: status.tell.remote(news))
 
 

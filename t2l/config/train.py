@@ -35,6 +35,10 @@ class ThroughBaseConfig(TrainConfig):
         default=False,
         description="Compile the base's layers: faster steps on a GPU, after half a minute more at first.",
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute the base's layers again in the backward pass: far less memory, steps a third longer.",
+    )
 
 
 class SftConfig(ThroughBaseConfig):

@@ -93,12 +93,13 @@ class SftSteps(Dataset[list[SftBatch]]):
     def _draw(self, rng: random.Random, task_number: int) -> tuple[Text, int, Taught | None]:
         """A sample: prompt and answer, the number of a freshly drawn description, and what the teacher says instead."""
         task, data, count = self._tasks[task_number], self._config.data, self._numbers.counts[task_number]
-        taught = None
+        from_input, taught = self._config.condition == "input", None  # then the texts are those of the first examples
         if self._teacher is None:
             which = rng.randrange(count)
-            number = which if self._config.condition == "input" else rng.randrange(len(task.train))
+            number = which if from_input else rng.randrange(len(task.train))
         else:
-            number = rng.randrange(self._teacher.size)
+            size = self._teacher.sizes[task_number]
+            number = rng.randrange(min(size, count) if from_input else size)
             which = number % count
             if rng.random() >= self._teacher.sft_share:
                 taught = self._teacher.look_up(task_number, number)

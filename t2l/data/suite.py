@@ -29,13 +29,16 @@ from t2l.tasks.universe import sub_universe, universe
 
 
 def build_suite(config: AnyDataConfig) -> TaskSuite:
-    """The tasks that a run's data settings name. Raises ConfigError or DataError where there are no such tasks."""
+    """The tasks that a run's data settings name, with the descriptions that it uses.
+
+    Raises ConfigError or DataError where there are no such tasks.
+    """
     return _built(config)  # type: ignore[arg-type]  # settings are frozen, and so can be a cache's keys
 
 
 @lru_cache(maxsize=8)
 def _built(config: AnyDataConfig) -> TaskSuite:
-    return BUILDERS[config.suite](config)
+    return BUILDERS[config.suite](config).with_descriptions(config.num_descriptions)
 
 
 def _universe(config: UniverseConfig) -> TaskSuite:

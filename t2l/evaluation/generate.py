@@ -62,7 +62,7 @@ def greedy_texts(
             f"{room + max_new_tokens}: shorten the input or lower max_new_tokens"
         )
     answers = [""] * len(prompts)
-    for rows in _batches(ids, batch_size(base.model), max_new_tokens):
+    for rows in batches(ids, batch_size(base.model), max_new_tokens):
         mine = weights if weights is None or len(weights) == 1 else weights.select(rows)
         answer_ids = greedy_tokens(base, tokenizer, [ids[row] for row in rows], mine, max_new_tokens)
         texts = tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
@@ -71,7 +71,7 @@ def greedy_texts(
     return answers
 
 
-def _batches(ids: Sequence[Sequence[int]], size: int, max_new_tokens: int) -> Iterator[list[int]]:
+def batches(ids: Sequence[Sequence[int]], size: int, max_new_tokens: int) -> Iterator[list[int]]:
     """Numbers of prompts of like length, so that little padding is computed; fewer where they are long."""
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     start = 0

@@ -64,6 +64,7 @@ class Record(Head):
 
     score: mean over tasks of each task's own metric, which by_task holds; scores: mean over tasks by scorer;
     margin_95: half the width of a 95 % interval of the score, tasks taken as the independent units.
+    weights: hash of what made the adapters, so that scores are not taken for those of weights that came later.
     """
 
     score: float
@@ -72,9 +73,10 @@ class Record(Head):
     num_questions: int
     by_task: dict[str, float]
     seconds: float
+    weights: str | None = None
 
     @classmethod
-    def of(cls, head: Head, tasks: Mapping[str, TaskScore], seconds: float) -> Self:
+    def of(cls, head: Head, tasks: Mapping[str, TaskScore], seconds: float, weights: str | None = None) -> Self:
         """Sum up what the tasks scored."""
         scorers = dict.fromkeys(name for task in tasks.values() for name in task.by_scorer)
         own = [task.own for task in tasks.values()]
@@ -89,6 +91,7 @@ class Record(Head):
             num_questions=sum(task.num_questions for task in tasks.values()),
             by_task={name: task.own for name, task in tasks.items()},
             seconds=round(seconds, 3),
+            weights=weights,
         )
 
     @property

@@ -1,6 +1,7 @@
 """Answers questions in batches, each row with an adapter of its own, and grades the answers."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import mean
@@ -26,7 +27,8 @@ _SPARE_TOKENS = 4
 class Evaluation:
     """A frozen base model, and something that makes adapters of questions' keys (None: the base model alone).
 
-    data: its limits on tokens cut prompts, from the left as in training, and end answers.
+    data: its limits on tokens cut prompts, from the left as in training, and end answers. What training prompts have
+    none of, definitions and examples, may take all the room that the base has.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Evaluation:
                 [self._prompt(question) for question in batch],
                 self._adapters(batch),
                 self._longest(batch),
-                self._data.max_prompt_tokens,
+                self._longest_prompt(batch),
             )
             answers += [(question.prefill + text).strip() for question, text in zip(batch, texts, strict=True)]
         return answers
@@ -75,6 +77,10 @@ class Evaluation:
         if len(weights) in (1, len(batch)):
             return weights
         return weights.select([number[key] for key in keys])
+
+    def _longest_prompt(self, batch: Sequence[Question]) -> int:
+        explained = any(question.definition or question.shots for question in batch)
+        return sys.maxsize if explained else self._data.max_prompt_tokens
 
     def _longest(self, batch: Sequence[Question]) -> int:
         """What the tasks say, or a few tokens more than the longest right answer: enough to be wrong in."""

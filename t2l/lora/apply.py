@@ -127,7 +127,7 @@ class PerRowLora(nn.Module):
         """
         return self.installed(None if weights is None else self.pairs(weights), segments)
 
-    def enable_activation_checkpointing(self, every_n_layers: int = 1) -> None:
+    def enable_activation_checkpointing(self) -> None:
         """Keep no activations inside decoder layers; recompute them in the backward pass (training mode).
 
         Use this rather than the model's own switch: a recomputation happens after `forward` has returned,
@@ -144,7 +144,7 @@ class PerRowLora(nn.Module):
 
         self._let_read_together([[layer] for layer in self._layers])  # what is recomputed alters nothing outside it
         # transformers' public switch passes arguments to `checkpoint`, but lets nobody choose by `is_compiling`
-        self.model._set_gradient_checkpointing(True, recomputed, every_n_layers)
+        self.model._set_gradient_checkpointing(True, recomputed)
 
     def pairs(self, weights: LoraWeights) -> Sequence[Pair | None]:
         """A and B of every layer, for `installed`: whoever installs the same adapters often prepares them once.

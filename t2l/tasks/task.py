@@ -64,3 +64,12 @@ class TaskSuite:
     test: tuple[Task, ...]
     extra: dict[str, tuple[Task, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def with_descriptions(self, most: int) -> Self:
+        """With the first so many descriptions of each task: those that training uses."""
+
+        def cut(tasks: Sequence[Task]) -> tuple[Task, ...]:
+            return tuple(replace(task, descriptions=task.descriptions[:most]) for task in tasks)
+
+        extra = {name: cut(tasks) for name, tasks in self.extra.items()}
+        return replace(self, train=cut(self.train), validation=cut(self.validation), test=cut(self.test), extra=extra)

@@ -40,6 +40,8 @@ class SftModule(TrainModule):
         self._frozen = (base,)  # in a tuple, nn.Module does not register it
         self._compiled = CompiledLayers(base.decoder_layers if config.compile_base else [])
         check_head(base.model)
+        if config.gradient_checkpointing:
+            base.enable_activation_checkpointing()
 
     @property
     def base(self) -> PerRowLora:

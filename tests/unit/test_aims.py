@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(aims: Sequence[Aim]) -> set[tuple[str, str | None]]:
+def measured(aims: Iterable[Aim]) -> set[tuple[str, str | None]]:
     return {(aim.head.method, aim.head.wording) for aim in aims}
 
 
@@ -106,11 +106,12 @@ def test_what_cannot_be_is_refused(library: Path, tmp_path: Path) -> None:
 
 
 def copy_of_shipped(folder: Path, **run: object) -> Path:
-    """Its config, changed; without weights."""
+    """Its config, changed; with weights that nobody reads."""
     about = json.loads((CHECKPOINT_DIR / "config.json").read_text())
     about["run"] |= run
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(about))
+    (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
@@ -174,6 +175,28 @@ def test_a_stopped_evaluation_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     more = Pretended()
     evaluate(Request(splits=("held_out",), methods=("base",), inputs=4), whole, more)
     assert len(more.items) == 4, "other inputs are another measurement"
+
+
+def test_other_weights_under_the_same_name_are_measured_anew(tmp_path: Path) -> None:
+    folder = copy_of_shipped(tmp_path / "run")
+    request = Request(checkpoints=(folder,), splits=("held_out",), methods=("base", "t2l"), inputs=3)
+    results = ResultFile(command="x")
+    evaluate(request, results, Pretended())
+    (folder / "model.safetensors").write_bytes(b"trained further")
+    again = Pretended()
+    evaluate(request, results, again)
+    assert measured(item.aim for item in again.items) == T2L, "the base model is what it was"
+    assert measured_records(results) == {("base", None), *T2L} and len(results.records) == 1 + len(T2L)
+
+
+def test_a_library_that_has_grown_is_measured_anew(library: Path, tmp_path: Path) -> None:
+    grown = shutil.copytree(library, tmp_path / "oracles")
+    request, results = Request(libraries=(grown,), splits=("seen",), methods=("average",)), ResultFile(command="x")
+    evaluate(request, results, Pretended())
+    manifest = Manifest.read(grown)
+    Manifest(manifest.base, manifest.settings, manifest.adapters[:3]).write(grown)
+    evaluate(request, results, again := Pretended())
+    assert again.items and len(results.records) == 1
 
 
 def measured_records(results: ResultFile) -> set[tuple[str, str | None]]:

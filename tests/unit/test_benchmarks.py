@@ -194,6 +194,21 @@ def test_a_model_answers_and_is_graded(tasks: dict[str, Task]) -> None:
     assert set(graded["mbpp"].by_scorer) == {"pass_at_1"}, "code has no reference text to compare with"
 
 
+def test_definitions_and_examples_come_on_top_of_what_training_prompts_may_have(tasks: dict[str, Task]) -> None:
+    model = tiny_llama().eval()
+    model.config.max_position_embeddings = 4096
+    widths: list[int] = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    evaluation = Evaluation(Unadapted(model), tiny_tokenizer(), None, BenchmarksConfig(max_prompt_tokens=50))
+    task = {"boolq": replace(tasks["boolq"], max_new_tokens=1)}
+    evaluation.answer(ask(task, "base", None, "boolq"))
+    assert max(widths) == 50
+    evaluation.answer(ask(task, "few_shot_definition", "unseen", "boolq"))
+    assert max(widths) > 200
+
+
 # ---- evaluations
 
 

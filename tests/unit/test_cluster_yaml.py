@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from serve.settings import SHORT_WAYS
-from t2l.cluster.train import check_resources
-from t2l.config import ClusterConfig, load_config
+from t2l.cluster import encode
+from t2l.cluster.sweep import check_concurrency
+from t2l.cluster.train import _encode_ahead, check_resources
+from t2l.config import ClusterConfig, RunConfig, load_config
 from t2l.errors import ResourceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +86,25 @@ def test_its_command_is_a_run_that_waits_for_nodes() -> None:
     assert run.cluster.max_workers <= gpus
     with pytest.raises(ResourceError, match=r"set cluster\.use_gpu"):
         check_resources(ClusterConfig(autoscaled=True))
+
+
+def test_nodes_that_are_still_to_come_are_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1.0})  # of a head that takes no work
+    run = RunConfig(cluster=ClusterConfig(autoscaled=True, use_gpu=True, num_workers=(2, 8)))
+    pools: list[int] = []
+    monkeypatch.setattr(encode, "encode_ahead", lambda config, folder, num_actors, *_: pools.append(num_actors))
+    _encode_ahead(run, status=None)
+    assert pools == [8]
+    assert check_concurrency({"a": run}, None) == 1, "Ray Tune takes 0 for any number"
+    assert check_concurrency({"a": run}, 3) == 3
+
+
+def test_trials_that_the_cluster_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    run = RunConfig(cluster=ClusterConfig(num_workers=(1, 4)))
+    assert check_concurrency({"a": run}, None) == 1, "with fewer workers, it fits"
+    with pytest.raises(ResourceError, match="2 trials at a time were asked for, but the cluster holds 1"):
+        check_concurrency({"a": run}, 2)
 
 
 def test_every_node_asks_for_the_token() -> None:

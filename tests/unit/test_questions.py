@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from t2l.config.data import UniverseConfig
+from t2l.data.suite import build_suite
 from t2l.embedded import BASE_DIR
 from t2l.errors import DataError
 from t2l.evaluation.methods import METHODS, PROMPTS, SHOTS, TRAINED, Method
@@ -85,6 +87,15 @@ def test_wordings(wording: str, own: bool) -> None:
         assert question.definition is None
         assert prompt(question) == CHAT.prompt(question.input), "the adapter alone must carry the task"
     assert len({question.key for question in asked if question.task == TASKS[0].name}) >= NUM_WORDINGS, "in turn"
+
+
+@pytest.mark.parametrize("used", [1, 16, 24, 128])
+def test_training_wording_is_what_training_used(used: int) -> None:
+    tasks = build_suite(UniverseConfig(num_descriptions=used)).train[:4]
+    asked = ask("t2l", "seen", tasks)
+    for task, original in zip(tasks, universe(479).train, strict=False):
+        own = {question.key for question in asked if question.task == task.name}
+        assert own <= set(original.descriptions[:used]) and len(own) == min(used, NUM_WORDINGS)
 
 
 def test_another_tasks_description_needs_another_task() -> None:

@@ -1,5 +1,6 @@
 """Recipes for real models, each on a tiny random model of the same architecture with a tokenizer that behaves alike."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from families import FAMILIES
 from lora_models import logits, random_weights
 from peft import PeftModel
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from serve.engine.rows import RowBatch
@@ -166,6 +168,36 @@ def test_a_step_of_sft_through_the_base(tiny: RunConfig, loaded: Loaded) -> None
         after = module(batch, features).total
     assert after < before
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_layers_computed_again_give_the_same_gradients(tiny: RunConfig, loaded: Loaded) -> None:
+    base, tokenizer, spec = loaded
+    config = tiny.model_copy(update={"condition": "static"})
+    tasks = build_suite(tiny.data).train
+    numbers = DescriptionNumbers.of(config.condition, tasks, 1)
+    [batch] = SftSteps(config, tasks, numbers, tokenizer)[0]
+    one_N_1_1 = torch.ones(len(batch.lengths_B), 1, 1)
+    features = TextFeatures(one_N_1_1, one_N_1_1[..., 0] > 0)
+
+    def gradients_and_kept(again: bool) -> tuple[list[Tensor | None], int]:
+        torch.manual_seed(0)
+        model, kept = build_model(config, spec, 1), []
+        train = config.train.model_copy(update={"gradient_checkpointing": again})
+        assert isinstance(train, SftConfig)
+        module = SftModule(copy.deepcopy(base), model, train).train()
+
+        def keep(x: Tensor) -> Tensor:
+            kept.append(x.nbytes)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = module(batch, features).total
+        loss.backward()
+        return [parameter.grad for parameter in model.parameters()], sum(kept)
+
+    (plain, much), (computed_again, little) = gradients_and_kept(False), gradients_and_kept(True)
+    torch.testing.assert_close(plain, computed_again)
+    assert little < 0.95 * much, "the rest is kept of the hypernetwork and of logits"
 
 
 def test_adapters_answer_in_peft_as_here(tiny: RunConfig, loaded: Loaded, tmp_path: Path) -> None:

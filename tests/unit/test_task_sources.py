@@ -327,7 +327,7 @@ def test_the_fifteen_real_tasks() -> None:
     assert [len(split) for split in (suite.train, suite.validation, suite.test)] == [5, 2, 0]
     assert len(suite.extra["unlisted"]) == 8
     real = [*suite.train, *suite.validation]
-    assert all(len(task.descriptions) == 168 and len(task.unseen_descriptions) == 33 for task in real)
+    assert all(len(task.descriptions) == 128 and len(task.unseen_descriptions) == 33 for task in real)
     assert all(task.unseen_descriptions for task in everything(suite))
     assert sum(len(task.train) + len(task.test) for task in everything(suite)) == 4624, "of 4,625, of which one is bad"
     assert "task511_reddit_tifu_long_text_summarization.json, Instances[79]" in suite.notes[0]

@@ -1,5 +1,6 @@
 """The teacher's answers are the base model's own, whatever the batch, and rows carry them to the loss."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,13 @@ def base() -> PerRowLora:
 
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
-    return teacher_prompts(TASKS, PromptFormat.of(TOKENIZER), DISTILL.pool_size)
+    return teacher_prompts(TASKS, PromptFormat.of(TOKENIZER), DISTILL)
 
 
 @pytest.fixture(scope="module")
 def pool(base: PerRowLora, prompts: list[str]) -> TeacherPool:
     teacher = Teacher(base, TOKENIZER, DISTILL)
-    return TeacherPool([teacher(prompts[:7]), teacher(prompts[7:])], DISTILL)
+    return TeacherPool([teacher(prompts[:7]), teacher(prompts[7:])], TASKS, DISTILL)
 
 
 def run_config(sft_share: float) -> RunConfig:
@@ -83,3 +84,21 @@ def test_rows_have_the_teachers_answer_or_the_tasks_own(pool: TeacherPool, sft_s
             sure += (batch.teacher_probs_K_J[:, 0] == 1.0).tolist()
     if sft_share < 1.0:
         assert any(sure) == (sft_share > 0)
+
+
+@pytest.mark.parametrize("condition", ["description", "input"])
+def test_tasks_with_few_examples_have_small_pools_and_adapters_of_what_is_asked(
+    base: PerRowLora, condition: str
+) -> None:
+    tasks = [replace(TASKS[0], train=list(TASKS[0].train[:2])), *TASKS[1:]]
+    prompts = teacher_prompts(tasks, PromptFormat.of(TOKENIZER), DISTILL)
+    assert len(prompts) == 2 + 3 * DISTILL.pool_size
+    few = TeacherPool([Teacher(base, TOKENIZER, DISTILL)(prompts)], tasks, DISTILL)
+    numbers = DescriptionNumbers.of(condition, tasks, 2)
+    config = run_config(0.0).model_copy(update={"condition": condition})
+    steps = SftSteps(config, tasks, numbers, TOKENIZER, teacher=few)
+    for step in range(20):
+        [batch] = steps[step]
+        for row, number in zip(batch.input_ids_B_T, batch.description_index_B.tolist(), strict=True):
+            if condition == "input":
+                assert numbers.texts[number].strip() in str(TOKENIZER.decode(row))
