@@ -6,11 +6,12 @@ Axes: N texts, E task embedding, D features of the frozen encoder.
 import asyncio
 
 import torch
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram
 from ray import serve
 from torch import Tensor
 
 from serve.protocol import Embedding
+from serve.replica_metrics import ReplicaMetrics
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
 from t2l.graphs import GraphByShape
@@ -50,7 +51,8 @@ class TextEncoder:
 
     async def embed(self, texts: list[str]) -> list[Embedding]:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
-        return list(await asyncio.gather(*(self._embed(text) for text in texts)))
+        # Checked here: what one caller's text raised in a batch would be raised for all whose texts are in it.
+        return list(await asyncio.gather(*(self._embed(text) for text in clean_descriptions(texts))))
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
     async def _embed(self, texts: list[str]) -> list[Embedding]:
@@ -59,7 +61,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> list[Embedding]:
-        texts = clean_descriptions(texts)
+        """texts: clean."""
 
         def run(batch: list[int]) -> Tensor:
             return self._read(self._encoder.tokenize([texts[i] for i in batch], self._multiple))
@@ -82,6 +84,5 @@ class TextEncoder:
         vectors_N_E = self._t2l.model.embed(features.states_N_T_D, features.mask_N_T)
         return torch.cat([vectors_N_E, mean_states(features)], dim=1)
 
-    def metrics(self) -> str:
-        """This replica's figures in Prometheus' text format."""
-        return generate_latest(self._registry).decode()
+    async def metrics(self) -> ReplicaMetrics:
+        return ReplicaMetrics.of(self._registry)

@@ -14,6 +14,7 @@ from serve.api.metrics import GatewayMetrics
 from serve.api.peers import Known, Peers
 from serve.api.prompts import Prompts
 from serve.api.services import Services
+from serve.replica_metrics import ReplicaMetrics
 from serve.settings import COMMON, Settings
 from serve.store import AdapterEntry, AdapterStore
 
@@ -46,27 +47,27 @@ class Gateway:
         """Called by Serve when the replica starts; so the app can know the settings."""
         return build_app(self._services, self._keys)
 
-    # What follows is called by the other replicas of this deployment (serve/api/peers.py).
+    # What follows is called by the other replicas of this deployment (serve/api/peers.py). All of it is `async`: Serve
+    # would run it in a thread beside the event loop, on a store without locks.
 
-    def remember(self, known: list[Known]) -> None:
+    async def remember(self, known: list[Known]) -> None:
         for tenant, entry in known:
             self._store.put(tenant, entry)
 
     async def withdraw(self, tenant: str, id: str) -> None:
         await self._services.peers.withdraw(tenant, id)
 
-    def forget(self, tenant: str, id: str) -> None:
+    async def forget(self, tenant: str, id: str) -> None:
         self._store.forget(tenant, id)
 
-    def recall(self, tenant: str, id: str) -> AdapterEntry | None:
+    async def recall(self, tenant: str, id: str) -> AdapterEntry | None:
         return self._store.get(tenant, id)
 
-    def everything(self) -> list[Known]:
+    async def everything(self) -> list[Known]:
         return list(self._store)
 
-    def metrics(self) -> str:
-        """This replica's figures in Prometheus' text format."""
-        return self._metrics.text()
+    async def metrics(self) -> ReplicaMetrics:
+        return ReplicaMetrics.of(self._metrics.registry)
 
 
 def _http_host() -> str:

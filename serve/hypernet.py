@@ -9,11 +9,12 @@ import zipfile
 
 import numpy as np
 import torch
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram
 from ray import serve
 from torch import Tensor
 
 from serve.protocol import AdapterRef
+from serve.replica_metrics import ReplicaMetrics
 from serve.settings import COMMON, Settings
 from t2l.checkpoint import load_checkpoint, weights_sha256
 from t2l.graphs import CudaGraph
@@ -79,9 +80,8 @@ class HyperNetwork:
         """Adapters [ROWS, P] of the embeddings that lie ready."""
         return self._layout.flatten(self._hypernet(self._embedding_N_E)).float()
 
-    def metrics(self) -> str:
-        """This replica's figures in Prometheus' text format."""
-        return generate_latest(self._registry).decode()
+    async def metrics(self) -> ReplicaMetrics:
+        return ReplicaMetrics.of(self._registry)
 
 
 def _zip(folder: str, files: dict[str, bytes]) -> bytes:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator
 
 import torch
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
@@ -19,6 +19,7 @@ from serve.engine import EngineRequest
 from serve.engine.batching import BatchingEngine
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
+from serve.replica_metrics import ReplicaMetrics
 from serve.settings import COMMON, Settings
 from t2l import TextToLora
 from t2l.hub import use_local_dir
@@ -32,7 +33,11 @@ several once a second. First tokens never wait."""
 
 @serve.deployment(max_ongoing_requests=10_000, **COMMON)
 class LLM:
-    """Streams answers; keeps adapters in host memory behind the engine's slots."""
+    """Streams answers; keeps adapters in host memory behind the engine's slots.
+
+    What others call is `async`, also where it awaits nothing: Serve would run it in a thread beside the event loop, on
+    a cache without locks.
+    """
 
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
         use_local_dir(settings.local_dir)
@@ -71,13 +76,12 @@ class LLM:
         await asyncio.gather(*(self._adapter(adapter) for adapter in adapters))
         return time.perf_counter() - start
 
-    def unload(self, key: str) -> None:
+    async def unload(self, key: str) -> None:
         """Forget an adapter. Requests that run under it end as they would have."""
         self._cache.pop(key)
 
-    def metrics(self) -> str:
-        """This replica's figures in Prometheus' text format."""
-        return generate_latest(self._registry).decode()
+    async def metrics(self) -> ReplicaMetrics:
+        return ReplicaMetrics.of(self._registry)
 
     def check_health(self) -> None:
         """Serve replaces this replica once its engine has died."""

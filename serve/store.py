@@ -35,6 +35,8 @@ class AdapterStore:
     def __init__(self, per_tenant: int) -> None:
         self._per_tenant = per_tenant
         self._tenants: dict[str, OrderedDict[str, AdapterEntry]] = {}
+        self.deletions = 0
+        """So far: what was asked for before one may not be true after it."""
 
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._tenants.values())
@@ -61,6 +63,7 @@ class AdapterStore:
 
     def forget(self, tenant: str, id: str) -> bool:
         """Whether there was anything to forget."""
+        self.deletions += 1
         return self._tenants.get(tenant, {}).pop(id, None) is not None
 
     def listing(self, tenant: str) -> list[AdapterEntry]:

@@ -1,14 +1,17 @@
 """Routes of /v1/adapters: descriptions become adapters; list, look up, download, delete."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from serve.api.answers import Adapter, AdapterList, DeletedAdapter, NewAdapters, Seconds
+from serve.api.errors import ApiError
 from serve.api.json_body import JsonRoute
 from serve.api.limits import check_descriptions
 from serve.api.requests import AdapterBody, AdapterId
 from serve.api.services import Tenant, TheServices
+from serve.store import AdapterEntry
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"], route_class=JsonRoute)
 Id = Annotated[AdapterId, Path()]
@@ -35,7 +38,7 @@ async def listing(
 ) -> AdapterList:
     """Adapters of this key, newest first."""
     entries = await services.catalog.listing(tenant)
-    start = next((i + 1 for i, entry in enumerate(entries) if entry.id == after), 0)
+    start = 0 if after is None else _place(entries, after) + 1
     page = entries[start : start + limit]
     return AdapterList(
         data=[Adapter.of(entry, services.about.model_name) for entry in page],
@@ -65,6 +68,16 @@ async def download(id: Id, services: TheServices, tenant: Tenant) -> Response:
 
 @router.delete("/{id}", operation_id="deleteAdapter")
 async def delete(id: Id, services: TheServices, tenant: Tenant) -> DeletedAdapter:
-    """Forget an adapter everywhere. Answers that are being generated with it end as they would have."""
+    """Forget an adapter, on all replicas. Answers that are being generated with it end as they would have."""
     await services.catalog.delete(tenant, id)
     return DeletedAdapter(id=id)
+
+
+def _place(entries: Sequence[AdapterEntry], after: str) -> int:
+    """Raises ApiError (400) if there is no such entry: to begin anew would repeat what was listed before."""
+    for place, entry in enumerate(entries):
+        if entry.id == after:
+            return place
+    raise ApiError(
+        400, f"there is no adapter {after!r} any more to list those after: list from the start", param="after"
+    )

@@ -6,7 +6,7 @@ A call whose replica dies is made once more, as long as nothing of its answer ha
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentRes
 
 from serve.api.errors import ApiError
 from serve.protocol import AdapterRef, BusyError, Delta, Embedding, EngineError, GenerateRequest
+from serve.replica_metrics import ReplicaMetrics
 from serve.settings import Timeouts
 from t2l.errors import T2LError, T2LValueError
 
@@ -49,21 +50,18 @@ class Backends:
 
     async def unload(self, key: str) -> None:
         """Make all LLM replicas forget an adapter; one that is dead has nothing left to forget."""
-        await broadcast(self._llm, "unload", key)
+        (await broadcast(self._llm, "unload", key)).all()
 
     async def check(self) -> None:
         """Raises ApiError unless all three deployments answer."""
         handles = (self._encoder, self._hypernet, self._llm)
         await asyncio.gather(*(_call(handle.metrics, PROBE_S) for handle in handles))
 
-    async def metrics(self) -> dict[str, list[str]]:
-        """Prometheus texts by deployment, one a replica; empty for one that does not answer."""
+    async def metrics(self) -> dict[str, list[ReplicaMetrics]]:
+        """By deployment, of the replicas that answer."""
         handles = (self._encoder, self._hypernet, self._llm)
-        texts = await asyncio.gather(*(broadcast(handle, "metrics") for handle in handles), return_exceptions=True)
-        return {
-            handle.deployment_name: [] if isinstance(found, BaseException) else found
-            for handle, found in zip(handles, texts, strict=True)
-        }
+        told = await asyncio.gather(*(broadcast(handle, "metrics") for handle in handles))
+        return {handle.deployment_name: answers.given for handle, answers in zip(handles, told, strict=True)}
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """One answer; its last delta has a finish reason. Closing this generator cancels the request.
@@ -98,17 +96,33 @@ class Backends:
         return await _twice(attempt)
 
 
-async def broadcast(handle: DeploymentHandle, method: str, *args: Any) -> list[Any]:
-    """The answers of all replicas that live. Raises ApiError if one of them fails, or does not answer in time."""
+class Answers(NamedTuple):
+    """Of all replicas that live: what they answered, and why others did not, or not in time."""
+
+    given: list[Any]
+    lacking: list[ApiError]
+
+    def all(self) -> list[Any]:
+        """Raises ApiError if one lacks."""
+        for error in self.lacking:
+            raise error
+        return self.given
+
+
+async def broadcast(handle: DeploymentHandle, method: str, *args: Any) -> Answers:
+    """Ask all replicas of a deployment the same; each has PROBE_S to answer."""
     try:
-        answers = await handle.broadcast(method, *args).results_async(timeout_s=PROBE_S, return_exceptions=True)
+        async with asyncio.timeout(PROBE_S):
+            # Not its results_async, which gives no answer at all where one replica's does not come in time.
+            replicas = await handle.broadcast(method, *args)._fetch_replica_results_async()
     except Exception as error:
-        raise api_error(error) from error
-    living = [answer for answer in answers if not _is_death(answer)]
-    for answer in living:
-        if isinstance(answer, Exception):
-            raise api_error(answer) from answer
-    return living
+        return Answers([], [api_error(error)])
+    calls = (asyncio.wait_for(replica.get_async(), PROBE_S) for replica in replicas)
+    answers = [answer for answer in await asyncio.gather(*calls, return_exceptions=True) if not _is_death(answer)]
+    return Answers(
+        given=[answer for answer in answers if not isinstance(answer, Exception)],
+        lacking=[api_error(answer) for answer in answers if isinstance(answer, Exception)],
+    )
 
 
 def api_error(error: Exception) -> ApiError:

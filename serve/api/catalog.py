@@ -1,6 +1,7 @@
 """Which adapters a tenant has: described ones become entries, ids find them again."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from serve.protocol import ADAPTER_ID, Embedding, adapter_id
 from serve.store import AdapterEntry, AdapterStore
 from t2l.errors import DescriptionError
 from t2l.text.normalize import clean_description
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Catalog:
 
     async def get(self, tenant: str, id: str) -> AdapterEntry:
         """Raises ApiError (404) for an id that no replica knows of this tenant."""
+        deletions = self._store.deletions
         entry = self._store.get(tenant, id) or await self._peers.recall(tenant, id)
         if entry is None:
             raise ApiError(
@@ -65,7 +69,8 @@ class Catalog:
                 param="model",
                 code="model_not_found",
             )
-        self._store.put(tenant, entry)
+        if self._store.deletions == deletions:  # else it may have been deleted meanwhile
+            self._store.put(tenant, entry)
         return entry
 
     def check_id(self, model: str) -> None:
@@ -85,7 +90,10 @@ class Catalog:
         """Raises ApiError (404) if there is nothing to delete."""
         entry = await self.get(tenant, id)
         await self._peers.forget(tenant, id)
-        await self._backends.unload(entry.ref(tenant).key)
+        try:
+            await self._backends.unload(entry.ref(tenant).key)
+        except ApiError as error:  # it is deleted; an unused adapter in a cache gives way in time
+            logger.warning("could not unload a deleted adapter: %s", error.detail)
 
     async def load(self, tenant: str, entries: Sequence[AdapterEntry]) -> float:
         """Have the adapters made; seconds that it took."""

@@ -1,5 +1,6 @@
 """Routes of /v1/chat/completions and /v1/completions, as OpenAI's, for the base model and its adapters."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -33,9 +34,7 @@ async def chat(body: ChatBody, services: TheServices, tenant: Tenant) -> Respons
     prompt = await services.prompts.chat(body.messages)
     asked = body.max_completion_tokens or body.max_tokens
     room = services.prompts.max_tokens(prompt, asked, services.limits.max_tokens)
-    adapter = await _adapter(body, services, tenant)
-    reply = ChatReply(services.about.model_name, adapter)
-    return await _answer(body, reply, [(prompt, room)], adapter, services, tenant)
+    return await _answer(body, ChatReply, [(prompt, room)], services, tenant)
 
 
 @router.post("/completions", operation_id="complete", responses=_or_events(TextCompletion, TextCompletion))
@@ -45,9 +44,7 @@ async def complete(body: CompletionBody, services: TheServices, tenant: Tenant) 
     prompts = [await services.prompts.text(text) for text in body.prompts]
     most = services.limits.max_tokens if body.max_tokens else COMPLETION_TOKENS
     with_room = [(prompt, services.prompts.max_tokens(prompt, body.max_tokens, most)) for prompt in prompts]
-    adapter = await _adapter(body, services, tenant)
-    reply = TextReply(services.about.model_name, adapter)
-    return await _answer(body, reply, with_room, adapter, services, tenant)
+    return await _answer(body, TextReply, with_room, services, tenant)
 
 
 async def _adapter(body: GenerationBody, services: Services, tenant: str) -> AdapterEntry | None:
@@ -65,20 +62,22 @@ async def _adapter(body: GenerationBody, services: Services, tenant: str) -> Ada
 
 async def _answer(
     body: GenerationBody,
-    reply: Reply,
+    kind: type[Reply],
     prompts: list[tuple[list[int], int]],
-    adapter: AdapterEntry | None,
     services: Services,
     tenant: str,
 ) -> Response:
     """prompts: token ids, and how many more there may be. Choices are numbered prompt by prompt, as OpenAI does."""
+    start = time.perf_counter()
+    adapter = await _adapter(body, services, tenant)
+    reply = kind(services.about.model_name, adapter)
     ref = None if adapter is None else adapter.ref(tenant)
     requests = [
         GenerateRequest(f"{reply.id}-{number}-{choice}", prompt, _sampling(body, max_tokens, choice), ref)
         for number, (prompt, max_tokens) in enumerate(prompts)
         for choice in range(body.choices)
     ]
-    generation = Generation(requests, sum(len(prompt) for prompt, _ in prompts), services.metrics)
+    generation = Generation(requests, sum(len(prompt) for prompt, _ in prompts), services.metrics, start)
     if body.stream:
         chunks = reply.chunks(generation.batches(services.backends), generation.usage, body.wants_usage)
         return await EventStreamResponse.begin(event_stream(chunks))
@@ -94,5 +93,5 @@ def _sampling(body: GenerationBody, max_tokens: int, choice: int) -> Sampling:
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=None if body.seed is None else body.seed + choice,
         stop=body.stops,
-        ignore_eos=body.ignore_eos,
+        ignore_eos=bool(body.ignore_eos),
     )

@@ -24,7 +24,7 @@ def invalid_request(error: RequestValidationError) -> ApiError:
     name = ".".join(str(part) for part in place if not str(part).endswith(("str", "]")))[:MAX_NAME]
     if source == "path":
         return ApiError(404, f"no such {name}: an id has the form t2l- and 32 hexadecimal digits", param=name)
-    if first["type"] == "extra_forbidden" or (place and place[0] in NEUTRAL):
+    if first["type"] == "extra_forbidden" or not NEUTRAL.isdisjoint(place):
         return ApiError(400, f"parameter {name!r} is not supported: leave it out", param=name)
     return ApiError(400, f"{name or 'the body'}: {first['msg']}", param=name or None)
 

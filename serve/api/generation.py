@@ -26,23 +26,24 @@ class Finished:
 class Generation:
     """Choices of one HTTP request, generated side by side."""
 
-    def __init__(self, requests: Sequence[GenerateRequest], prompt_tokens: int, metrics: GatewayMetrics) -> None:
-        """prompt_tokens: each prompt counted once, however many choices it has."""
-        self._requests, self._metrics = requests, metrics
+    def __init__(
+        self, requests: Sequence[GenerateRequest], prompt_tokens: int, metrics: GatewayMetrics, start: float
+    ) -> None:
+        """prompt_tokens: each prompt counted once, however many choices it has. start: by `time.perf_counter`."""
+        self._requests, self._metrics, self._start = requests, metrics, start
         self.usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=0, total_tokens=prompt_tokens)
 
     async def batches(self, backends: Backends) -> AsyncGenerator[list[Numbered], None]:
         """What is new, as it comes: each batch is all there is at the moment. Raises ApiError."""
-        start = time.perf_counter()
         first = None
         async with aclosing(merged([backends.generate(request) for request in self._requests])) as batches:
             async for batch in batches:
                 if first is None:
                     first = time.perf_counter()
-                    self._metrics.time_to_first_token.observe(first - start)
+                    self._metrics.time_to_first_token.observe(first - self._start)
                 self.usage.completion_tokens += sum(delta.tokens for _, delta in batch)
                 yield batch
-        self._finish(time.perf_counter() - (first or start))
+        self._finish(time.perf_counter() - (first or self._start))
 
     async def whole(self, backends: Backends) -> list[Finished]:
         """All answers, complete, in the order of the requests. Raises ApiError."""

@@ -48,7 +48,8 @@ class JsonRoute(APIRoute):
         handle, has_body = super().get_route_handler(), self.body_field is not None
 
         async def strict(request: Request) -> Response:
-            if has_body and request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if has_body and kind != "application/json":
                 raise ApiError(415, "the body must be JSON: send Content-Type: application/json")
             return await handle(_JsonRequest(request.scope, request.receive))
 

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.replica_metrics import ReplicaMetrics
+
 _TO_FIRST = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 CLIENT_LEFT = 499
 _PER_TOKEN = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -18,12 +20,12 @@ class GatewayMetrics:
     """One Gateway replica's figures."""
 
     def __init__(self, known_adapters: Callable[[], float]) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.requests = Counter("t2l_http_requests", "HTTP requests", ["route", "status"], registry=registry)
         self.in_flight = Gauge("t2l_http_requests_in_flight", "HTTP requests not yet answered", registry=registry)
         self.time_to_first_token = Histogram(
             "t2l_time_to_first_token_seconds",
-            "From tokenised prompt to first text",
+            "From tokenised prompt to first text, reading a new description included",
             buckets=_TO_FIRST,
             registry=registry,
         )
@@ -34,9 +36,6 @@ class GatewayMetrics:
         self.completion_tokens = Counter("t2l_answered_completion_tokens", "Tokens of answers", registry=registry)
         adapters = Gauge("t2l_adapters_known", "Adapters that the Gateway can name", registry=registry)
         adapters.set_function(known_adapters)
-
-    def text(self) -> str:
-        return generate_latest(self._registry).decode()
 
 
 class RequestMetrics:
@@ -77,17 +76,17 @@ class _Merged(Collector):
         yield from self._families
 
 
-def merged_metrics(texts: Mapping[str, Iterable[str]]) -> str:
-    """Prometheus texts by deployment, one a replica -> one text, with a label `replica` (LLM-0, LLM-1, ...)."""
+def merged_metrics(told: Mapping[str, Iterable[ReplicaMetrics]]) -> str:
+    """Figures of replicas by deployment -> one text, with a label `replica` such as LLM-3x9fz2kq."""
     families: dict[str, Metric] = {}
-    for deployment, replicas in texts.items():
-        for number, text in enumerate(replicas):
+    for deployment, replicas in told.items():
+        for replica, text in replicas:
             for family in text_string_to_metric_families(text):
                 if family.name.endswith("_created"):  # when each counter began: noise
                     continue
                 kept = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
-                    labels = {**sample.labels, "replica": f"{deployment}-{number}"}
+                    labels = {**sample.labels, "replica": f"{deployment}-{replica}"}
                     kept.add_sample(sample.name, labels, sample.value)
     registry = CollectorRegistry()
     registry.register(_Merged(families.values()))

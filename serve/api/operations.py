@@ -1,5 +1,7 @@
 """Routes for those who run the server: /health, /ready, /metrics."""
 
+import asyncio
+
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -26,6 +28,6 @@ async def ready(services: TheServices) -> Status:
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse)
 async def metrics(services: TheServices) -> PlainTextResponse:
-    """Figures of all replicas in Prometheus' text format."""
-    texts = {"Gateway": await services.peers.metrics(), **await services.backends.metrics()}
-    return PlainTextResponse(merged_metrics(texts), media_type=CONTENT_TYPE_LATEST)
+    """Figures of all replicas that answer, in Prometheus' text format."""
+    gateway, others = await asyncio.gather(services.peers.metrics(), services.backends.metrics())
+    return PlainTextResponse(merged_metrics({"Gateway": gateway, **others}), media_type=CONTENT_TYPE_LATEST)

@@ -23,7 +23,7 @@ class _Body(BaseModel):
 
 
 class StreamOptions(_Body):
-    include_usage: bool = Field(default=False, description="End with a chunk that holds the usage counts.")
+    include_usage: bool | None = Field(default=None, description="End with a chunk that holds the usage counts.")
     include_obfuscation: bool | None = Field(default=None, description="Accepted; has no effect.")
 
 
@@ -66,7 +66,7 @@ class GenerationBody(_Accepted, _Neutral):
     n: int | None = Field(default=None, ge=1, description="Choices; default 1.")
     stream: bool | None = Field(default=None, description="Server-sent events instead of one answer.")
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = Field(default=False, description="Do not end before max_tokens: for benchmarks.")
+    ignore_eos: bool | None = Field(default=None, description="Do not end before max_tokens: for benchmarks.")
 
     @property
     def choices(self) -> int:
@@ -79,7 +79,7 @@ class GenerationBody(_Accepted, _Neutral):
 
     @property
     def wants_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class TextPart(_Body):
@@ -87,7 +87,17 @@ class TextPart(_Body):
     text: str
 
 
-class Message(_Body):
+class _NeutralInMessage(_Body):
+    """What a client's own objects hold besides: an answer goes back into the history as it came."""
+
+    refusal: None = None
+    audio: None = None
+    annotations: _EmptyList | None = None
+    tool_calls: _EmptyList | None = None
+    function_call: None = None
+
+
+class Message(_NeutralInMessage):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = Field(default=None, description="Accepted; has no effect.")
@@ -112,6 +122,11 @@ class _NeutralInChat(_Body):
     functions: _EmptyList | None = None
     function_call: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: None = None
+    prediction: None = None
+    audio: None = None
+    web_search_options: None = None
 
 
 class ChatBody(GenerationBody, _NeutralInChat):
@@ -143,5 +158,6 @@ class AdapterBody(_Body):
     descriptions: list[_Words] = Field(min_length=1, description="What each adapter shall do.")
 
 
-NEUTRAL = frozenset(_Neutral.model_fields) | frozenset(_NeutralInChat.model_fields) | {"echo", "best_of", "suffix"}
+_CLASSES = (_Neutral, _NeutralInChat, _NeutralInMessage)
+NEUTRAL = frozenset(name for known in _CLASSES for name in known.model_fields) | {"echo", "best_of", "suffix"}
 """Parameters that are refused as unsupported unless they ask for nothing."""

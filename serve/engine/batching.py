@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 LONGEST = 4096
 """Positions of a row by default, whatever the base model could take: every row reserves memory for all of them."""
 
+SILENT = 64
+"""Tokens without text (special ones, or the beginning of a stop string) after which a row must not seem dead."""
+
 Deliver = Callable[[list[tuple[str, Delta]]], None]
 
 
@@ -41,7 +44,7 @@ class _Answer:
     undelivered: int = field(default=0, init=False)
 
     def take(self, token: int) -> Delta | None:
-        """What one more token adds; None while its text is held back."""
+        """What one more token adds; None while its text is held back, but for a sign of life every SILENT tokens."""
         self.tokens += 1
         self.undelivered += 1
         ended = token in self.end_tokens
@@ -54,7 +57,7 @@ class _Answer:
         if reason is not None:
             text += self.text.end()
             reason = "stop" if self.text.stopped else reason  # the very end may complete a stop string
-        if not text and reason is None:
+        if not text and reason is None and self.undelivered < SILENT:
             return None
         delta = Delta(text, self.undelivered, reason)
         self.undelivered = 0

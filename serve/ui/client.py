@@ -66,9 +66,9 @@ class ApiClient:
             return None
 
     async def adapters(self) -> list[Adapter]:
-        """Those made before, newest first. Raises PageError."""
+        """The newest thousand of those made before, newest first. Raises PageError."""
         with self._failures():
-            response = await self._api.get("/adapters", cast_to=httpx.Response)
+            response = await self._api.get("/adapters?limit=1000", cast_to=httpx.Response)
         return [_adapter(fields) for fields in response.json()["data"]]
 
     async def make(self, description: str) -> Adapter:

@@ -14,15 +14,14 @@ MAX_CHARACTERS = 4000
 def clean_description(text: str) -> str:
     """Strip, collapse white space, and end a sentence that stops on a letter with a full stop (upstream's rule).
 
-    Raises DescriptionError for a text that is empty or longer than MAX_CHARACTERS.
+    A clean text stays as it is. Raises DescriptionError for one that is empty or, without its full stop, longer than
+    MAX_CHARACTERS.
     """
     words = " ".join(text.split())
     if not words:
         raise DescriptionError("the description is empty: say in words what the model shall do")
-    if len(words) > MAX_CHARACTERS:
-        raise DescriptionError(
-            f"the description has {len(words)} characters; the limit is {MAX_CHARACTERS}: shorten it"
-        )
+    if (length := len(words.removesuffix("."))) > MAX_CHARACTERS:
+        raise DescriptionError(f"the description has {length} characters; the limit is {MAX_CHARACTERS}: shorten it")
     return words + "." if words[-1].isalpha() else words
 
 

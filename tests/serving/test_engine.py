@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from serve.engine import EngineRequest
-from serve.engine.batching import BatchingEngine
+from serve.engine.batching import SILENT, BatchingEngine
 from serve.protocol import BusyError, Delta, EngineError, Sampling
 from serve.settings import EngineSettings
 from t2l import TextToLora
@@ -205,6 +205,16 @@ def test_ends_of_answers(
     assert whole.startswith(found["short"].strip()) and found["short"].strip() != whole
     assert found["stop"] == found["eos"][: found["eos"].index(whole[2:5])]
     assert found["full"].startswith(found["on and on"])
+
+
+def test_an_answer_without_text_gives_signs_of_life(
+    t2l: TextToLora, prompts: list[list[int]], desk: Callable[..., Desk]
+) -> None:
+    ours = desk(rows=8, max_length=len(prompts[0]) + 200)
+    ours.submit("free", prompts[0], None, Sampling(200, ignore_eos=True))
+    ours.submit("held", prompts[0], None, Sampling(200, ignore_eos=True, stop=(ours.text("free") + "never",)))
+    assert ours.text("held") == ours.text("free")
+    assert [delta.tokens for delta in ours.deltas["held"]] == [SILENT, SILENT, SILENT, 200 - 3 * SILENT]
 
 
 def test_of_50_requests_25_leave_midway_and_the_others_notice_nothing(

@@ -2,8 +2,10 @@
 
 import io
 import json
+import random
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -156,6 +158,8 @@ def test_adapters_are_made_listed_and_deleted(server: Server) -> None:
             break
         after = f"&after={listed[-1]}"
     assert set(ids) <= set(listed) and len(listed) == len(set(listed))
+    lost = server.http.get(f"/v1/adapters?after=t2l-{'0' * 32}")
+    assert lost.status_code == 400 and lost.json()["error"]["param"] == "after"
 
     one = f"/v1/adapters/{ids[0]}"
     assert server.http.get(one).json() == made["data"][0]
@@ -190,6 +194,14 @@ def test_the_client_raises_openai_errors(client: openai.OpenAI) -> None:
         ask(client, tools=[{"type": "function", "function": {"name": "f"}}])
     with pytest.raises(openai.BadRequestError, match="characters"):
         ask(client, extra_body={"task_description": "x" * 4001})
+
+
+def test_the_longest_description_is_read_and_disturbs_nobody(server: Server) -> None:
+    letters = "".join(random.Random(0).choices("abcdefg ", k=3_900))
+    texts = [f"{letters} {'x' * (3_999 - len(letters))}", *(f"Say the word number {number}." for number in range(24))]
+    with ThreadPoolExecutor(len(texts)) as pool:  # at once, so that they share batches
+        made = pool.map(lambda text: server.http.post("/v1/adapters", json={"descriptions": [text]}), texts)
+    assert {reply.status_code for reply in made} == {200}
 
 
 def test_large_bodies_are_refused(server: Server) -> None:

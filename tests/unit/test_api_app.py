@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from openai.types.chat import ChatCompletionMessage
+from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 from tiny import tiny_tokenizer
 
@@ -85,11 +87,23 @@ def error(response: Any, status: int) -> dict[str, Any]:
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "assistant", "content": "x", "refusal": "no"}]}, "messages.0.refusal"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
     ],
 )
 def test_chat_refuses_and_names_the_parameter(client: TestClient, changes: dict[str, Any], named: str) -> None:
     assert error(client.post("/v1/chat/completions", json={**CHAT, **changes}), 400)["param"] == named
+
+
+def test_what_asks_for_nothing_is_accepted(client: TestClient) -> None:
+    """An answer goes back into the history with all that the client's object holds."""
+    answer = ChatCompletionMessage(role="assistant", content="x").model_dump()
+    assert len(answer) > 5
+    nothing = dict.fromkeys(
+        ("reasoning_effort", "verbosity", "prediction", "tools", "ignore_eos", "max_tokens", "stop")
+    )
+    body = {**CHAT, "messages": [*CHAT["messages"], answer], **nothing, "model": "no"}
+    error(client.post("/v1/chat/completions", json=body), 404)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +157,7 @@ def test_a_content_type_other_than_json_is_refused(client: TestClient) -> None:
     for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
         headers = {"Content-Type": content_type}
         error(client.post("/v1/completions", content=json.dumps(TEXT), headers=headers), 415)
-    headers = {"Content-Type": "application/json; charset=utf-8"}
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
     error(client.post("/v1/completions", content=json.dumps({**TEXT, "model": "no"}), headers=headers), 404)
 
 
@@ -236,7 +250,7 @@ def test_requests_are_counted_by_route_and_status(folder: str) -> None:
     client.get("/nowhere")
     client.get("/v1/adapters/1")
     client.get("/v1/adapters/2")
-    text = own.metrics.text()
+    text = generate_latest(own.metrics.registry).decode()
     assert 't2l_http_requests_total{route="/health",status="200"} 1.0' in text
     assert 't2l_http_requests_total{route="none",status="404"} 1.0' in text
     assert 't2l_http_requests_total{route="/v1/adapters/{id}",status="404"} 2.0' in text

@@ -20,6 +20,7 @@ from serve.api.metrics import merged_metrics
 from serve.api.requests import AdapterBody, ChatBody, CompletionBody
 from serve.api.sse import DONE, event_stream
 from serve.protocol import BusyError, Delta
+from serve.replica_metrics import ReplicaMetrics
 from serve.store import AdapterEntry, AdapterStore
 from t2l.errors import ConfigError, DescriptionError
 
@@ -169,10 +170,16 @@ def test_merged_streams_are_all_closed_after_an_error_and_when_the_consumer_leav
 
 def test_metrics_of_replicas_become_one_text() -> None:
     text = '# HELP t2l_x_total X\n# TYPE t2l_x_total counter\nt2l_x_total{cache="slot"} 2.0\n'
-    merged_text = merged_metrics({"LLM": [text, text], "Gateway": ["# TYPE t2l_y gauge\nt2l_y 1.0\n"], "None": []})
-    assert 't2l_x_total{cache="slot",replica="LLM-0"} 2.0' in merged_text
-    assert 't2l_x_total{cache="slot",replica="LLM-1"} 2.0' in merged_text
-    assert 't2l_y{replica="Gateway-0"} 1.0' in merged_text
+    merged_text = merged_metrics(
+        {
+            "LLM": [ReplicaMetrics("a1", text), ReplicaMetrics("b2", text)],
+            "Gateway": [ReplicaMetrics("c3", "# TYPE t2l_y gauge\nt2l_y 1.0\n")],
+            "None": [],
+        }
+    )
+    assert 't2l_x_total{cache="slot",replica="LLM-a1"} 2.0' in merged_text
+    assert 't2l_x_total{cache="slot",replica="LLM-b2"} 2.0' in merged_text
+    assert 't2l_y{replica="Gateway-c3"} 1.0' in merged_text
     assert merged_text.count("# TYPE t2l_x_total counter") == 1
 
 

@@ -58,6 +58,11 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
     assert text_digest(once) == text_digest(text)
 
 
+def test_the_longest_description_is_clean_once_it_has_its_full_stop() -> None:
+    longest = clean_description("x" * MAX_CHARACTERS)
+    assert clean_description(longest) == longest == "x" * MAX_CHARACTERS + "."
+
+
 @pytest.mark.parametrize(("text", "complaint"), [("", "empty"), (" \n", "empty"), ("x" * 4001, "4001 characters")])
 def test_empty_and_over_long_descriptions_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(DescriptionError, match=complaint):
