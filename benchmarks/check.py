@@ -4,6 +4,7 @@ A ratio to a peer in the same run changes little from machine to machine; what f
 has become slow. Exits with 1 then, and names it.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -22,8 +23,10 @@ def fresh(name: str) -> dict:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     slower = 0
     for name, committed in read("cpu").items():
+        print(f"benchmarks/{name}.py ...", flush=True)
         for now, before in zip(claims(fresh(name)), claims(committed), strict=True):
             bad = now.ratio < MARGIN * before.ratio
             slower += bad

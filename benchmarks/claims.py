@@ -1,4 +1,4 @@
-"""What results say, as ratios to a peer in the same run: what the README shows and `check.py` holds to."""
+"""For draw.py and check.py: what results say, as ratios to a peer in the same run."""
 
 import json
 from collections.abc import Iterator

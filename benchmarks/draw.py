@@ -1,5 +1,6 @@
 """Draws the committed results into the README and docs/images/benchmarks.png: `make bench`."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ def found() -> dict[str, Sequence[Claim]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     text, every = README.read_text(encoding="utf-8"), found()
     if BEGIN not in text or END not in text:
         sys.exit(f"{README} lacks the lines {BEGIN} and {END}, between which the table goes")

@@ -1,4 +1,4 @@
-"""A peer for benchmarks: upstream's method of applying adapters, restated by us from its description in our design.
+"""For benchmarks: a peer, upstream's method of applying adapters, restated by us from its description in our design.
 
 No code of upstream's is here. Forward hooks repeat A and B for every token, and logits are computed for all tokens.
 Hypernetwork, loss and random numbers are ours, so its losses must equal ours. A and B are in the base's dtype, which is

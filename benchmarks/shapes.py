@@ -1,4 +1,7 @@
-"""Base models by name, with random weights and no files: how fast they are does not depend on what they know."""
+"""For benchmarks: base models by name, with random weights and no files.
+
+How fast they are does not depend on what they know.
+"""
 
 import argparse
 from typing import Any

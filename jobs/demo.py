@@ -6,6 +6,7 @@ Trains T2L from scratch (jobs/configs/embedded_demo.yaml) against the shipped ba
 from held-out descriptions change. Everything it starts, it stops; the run stays in runs/demo.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,7 @@ def show_answers(run_dir: Path) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     code = train_on_local_ray()
     if code == 0:
         show_answers(ROOT / "runs" / "demo")

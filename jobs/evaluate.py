@@ -39,7 +39,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run-code", action="store_true", help="run code that the model writes (HumanEval, MBPP)")
     parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--no-ray", action="store_true", help="in this process, on one device")
-    return parser.parse_args(arguments)
+    found = parser.parse_args(arguments)
+    for option, number in (("--inputs", found.inputs), ("--seen-tasks", found.seen_tasks)):
+        if number < 1:
+            parser.error(f"{option} is {number}; it must be 1 or more")
+    return found
 
 
 def main() -> int:

@@ -21,9 +21,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     arguments = parse()
     from t2l.config import load_pretrain_config
-    from t2l.errors import T2LError
+    from t2l.errors import CheckpointError, T2LError
 
     try:
+        if arguments.output.exists():  # asked before the training, not after it
+            raise CheckpointError(f"{arguments.output} already exists: choose another folder")
         config = load_pretrain_config(arguments.overrides)
         from t2l.embedded.pretrain import pretrain, write_base
         from t2l.embedded.tokenizer import build_tokenizer, load_tokenizer

@@ -9,7 +9,6 @@ Started again, it goes on where it stopped. Ends with <output>/evidence.json.
 
 import argparse
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 
@@ -33,16 +32,16 @@ def main() -> int:
 
     from t2l.errors import T2LError
     from t2l.evaluation.records import ResultFile
-    from t2l.evidence.plan import plan
+    from t2l.evidence.plan import chosen
     from t2l.evidence.runner import Settings, carry_out, commands
 
     out: Path = arguments.output.absolute()
     settings = Settings(out, arguments.at_once, arguments.gpus, arguments.minutes, not arguments.no_ray)
-    runs = [run for run in plan() if any(fnmatch(run.name, pattern) for pattern in arguments.only)]
-    if arguments.list:
-        print("\n".join(shlex.join(command) for run in runs for command in commands(run, settings)))
-        return 0
     try:
+        runs = chosen(arguments.only)
+        if arguments.list:
+            print("\n".join(shlex.join(command) for run in runs for command in commands(run, settings)))
+            return 0
         left = carry_out(runs, settings, lambda news: print(news, flush=True))
         parts = [ResultFile.read(path) for path in sorted((out / "results").glob("*.json"))]
         ResultFile.merged(" ".join(["python", *sys.argv]), parts).write(out / "evidence.json")

@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, help="the first so many tasks of each split (default: all)")
     parser.add_argument("--at-once", type=int, default=24, help="adapters in one batch of a worker (default 24)")
     parser.add_argument("--config", type=Path, help="settings of base, lora and data (default: the packaged model's)")
-    parser.add_argument("--cpus-per-worker", type=int, default=1, help="where there is no GPU (default 1)")
+    parser.add_argument("--cpus-per-worker", type=int, default=1, help="beside its GPU too (default 1)")
     parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
     parser.add_argument("--no-ray", action="store_true", help="train in this process, on one device, without Ray")
     for setting in fields(OracleTraining):  # --steps, --rows, --lr, --patience, ...

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import textwrap
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -112,10 +113,12 @@ def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{directory} is no t2l checkpoint: it lacks {CONFIG_FILE}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{directory} is damaged ({error}): copy it again") from None
-    if "spec" not in about:
+    if not isinstance(about, dict) or "spec" not in about:
         raise CheckpointError(f"{directory} is no t2l checkpoint: its {CONFIG_FILE} describes something else")
+    if missing := {"run", "feature_dim"} - set(about):
+        raise CheckpointError(f"{directory} is damaged ({CONFIG_FILE} lacks {sorted(missing)}): copy it again")
     spec = LoraSpec.from_dict(about["spec"])
     return CheckpointInfo(
         config=parse_config(about["run"]),
@@ -127,9 +130,12 @@ def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
 
 
 def weights_sha256(directory: str | os.PathLike[str]) -> str:
-    """Hash of the trained weights, which tells checkpoints apart."""
-    with (Path(directory) / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash of the trained weights, which tells checkpoints apart. Raises CheckpointError if they are not there."""
+    try:
+        with (Path(directory) / WEIGHTS_FILE).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} is no t2l checkpoint: it lacks {WEIGHTS_FILE}") from None
 
 
 def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
@@ -143,6 +149,10 @@ def load_checkpoint(directory: str | os.PathLike[str]) -> Checkpoint:
     except SafetensorError as error:
         raise CheckpointError(f"{folder} is damaged ({error}): copy it again") from None
     model = build_model(info.config, info.spec, info.feature_dim)
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise CheckpointError(f"{folder} holds weights of another model ({reason}): copy it again") from None
     known = {field.name: getattr(info, field.name) for field in fields(info)}
     return Checkpoint(**known, model=model.eval())

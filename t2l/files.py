@@ -1,6 +1,7 @@
 """Files and folders that are complete or absent (written under another name, then renamed), and in one's hands.
 
-Where the disk is full, all of these raise a ResourceError that names the file, and an older one stays whole.
+Where the disk is full, all of these raise a ResourceError that names the file, and an older one stays whole; where
+nothing may be written, one that names the folder.
 """
 
 import errno
@@ -33,6 +34,17 @@ def room_for(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """Raises ResourceError where the block can make neither `path` nor the folders above it."""
+    try:
+        with room_for(path):
+            yield
+    except OSError as error:
+        folder = next(above for above in path.absolute().parents if os.path.exists(above))
+        raise ResourceError(f"cannot write in {folder} ({error.strerror}): choose another folder") from None
+
+
 def _number(error: OSError | SafetensorError) -> int | None:
     """The operating system's number of an error; safetensors has it in its message only."""
     if isinstance(error, OSError):
@@ -47,9 +59,11 @@ def complete_file(path: Path) -> Iterator[Path]:
     error. The folder is made if need be; several processes may write the same file.
     """
     fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    with _making(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.touch()
     try:
         with room_for(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             yield fresh
             fresh.rename(path)
     finally:
@@ -74,8 +88,11 @@ def sole_user(folder: Path) -> Iterator[None]:
     """
     import fcntl  # not on Windows, where the rest of this file works
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    lock = folder / ".lock"
+    with _making(lock):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, no forked process holds it as well
         except OSError as error:
@@ -97,9 +114,10 @@ def complete_folder(directory: str | os.PathLike[str], overwrite: bool = False) 
         raise CheckpointError(f"{target} already exists: choose another folder or allow overwriting")
     unique = uuid.uuid4().hex
     fresh, old = (target.parent / f".{target.name}.{unique}.{kind}" for kind in ("new", "old"))
+    with _making(target):
+        fresh.mkdir(parents=True)
     try:
         with room_for(target):
-            fresh.mkdir(parents=True)
             yield fresh
             if target.exists():
                 target.rename(old)

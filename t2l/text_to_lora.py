@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from t2l.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from t2l.config import RunConfig
 from t2l.embedded import CHECKPOINT_DIR
-from t2l.errors import CheckpointError, ConfigError, DescriptionError, SpecMismatchError
+from t2l.errors import CheckpointError, ConfigError, DescriptionError, ResourceError, SpecMismatchError
 from t2l.evaluation.generate import greedy_answers
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
@@ -25,7 +25,7 @@ from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
 from t2l.storage import fetched
 from t2l.tasks.task import Example
-from t2l.text.encoder import TextEncoder, build_encoder
+from t2l.text.encoder import TextEncoder, TextFeatures, build_encoder
 from t2l.text.prompts import PromptFormat
 from t2l.train.base import base_path, fingerprint, load_base
 from t2l.train.lora import refine_loras
@@ -131,12 +131,13 @@ class TextToLora:
         adapters may be installed in it, but of the checkpoint's spec.
 
         Raises CheckpointError for a folder that is missing, damaged or no checkpoint, SpecMismatchError if its base
-        model has become another one, HubAccessError if that is out of reach.
+        model has become another one, HubAccessError if that is out of reach, ResourceError if the device is not here.
         """
         folder = CHECKPOINT_DIR if path is None else fetched(os.fspath(path))
         if not folder.is_dir():
             raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _check_device(device)
         checkpoint = load_checkpoint(folder)
         config, spec = checkpoint.config, checkpoint.spec
         if frozen is None:
@@ -152,10 +153,14 @@ class TextToLora:
     @torch.no_grad()
     def embed(self, descriptions: Sequence[str]) -> Tensor:
         """Task embeddings [N, E] of descriptions. Raises DescriptionError for an empty or over-long one."""
-        if isinstance(descriptions, str) or not descriptions:
-            raise DescriptionError(f"descriptions must be a list of at least one text, not {descriptions!r}")
-        features = self.encoder.encode(descriptions).to(self.base.model.device)
+        features = self.read(descriptions)
         return self.model.embed(features.states_N_T_D, features.mask_N_T)
+
+    def read(self, descriptions: Sequence[str]) -> TextFeatures:
+        """What the encoder makes of descriptions. Raises DescriptionError as `embed` does."""
+        if isinstance(descriptions, str) or not descriptions or not all(isinstance(text, str) for text in descriptions):
+            raise DescriptionError(f"descriptions must be a list of at least one text, not {descriptions!r:.200}")
+        return self.encoder.encode(descriptions).to(self.base.model.device)
 
     def generate(self, descriptions: Sequence[str]) -> GeneratedAdapters:
         """An adapter for each description, all in one forward pass.
@@ -174,7 +179,8 @@ class TextToLora:
         Raises DescriptionError for an empty or over-long description, DataError if there are no examples.
         """
         [generated] = self.generate([description])
-        weights = refine_loras(self.base, self.tokenizer, generated.weights, [examples], LoraTraining(steps=steps))
+        training = LoraTraining(steps=steps)
+        weights = refine_loras(self.base, self.tokenizer, generated.weights, [examples], training, self.config.data)
         return replace(generated, weights=weights, note=f"Refined with {len(examples)} examples in {steps} steps.")
 
     def run(
@@ -207,6 +213,15 @@ class TextToLora:
     @torch.no_grad()
     def _adapters(self, embedding_N_E: Tensor, descriptions: tuple[str | None, ...]) -> GeneratedAdapters:
         return GeneratedAdapters(self.model.hypernet(embedding_N_E), descriptions, self.origin)
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"the device '{device}' cannot be used here ({reason:.200}): leave it out, or give cpu"
+        raise ResourceError(message) from None
 
 
 def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, base: str) -> None:

@@ -32,7 +32,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrent", type=int, help="trials at a time; default: as many as the cluster holds")
     parser.add_argument("--samples", type=int, help="try so many of the space's trials, drawn at random; default: all")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the file's")
-    return parser.parse_args(arguments)
+    found = parser.parse_args(arguments)
+    for option, number in (("--concurrent", found.concurrent), ("--samples", found.samples)):
+        if number is not None and number < 1:
+            parser.error(f"{option} is {number}; it must be 1 or more")
+    return found
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from serve.api.peers import Peers
 from serve.protocol import ADAPTER_ID, Embedding, adapter_id
 from serve.store import AdapterEntry, AdapterStore
 from t2l.errors import DescriptionError
+from t2l.text.nearness import far_warning
 from t2l.text.normalize import clean_description
 
 logger = logging.getLogger("ray.serve")
@@ -104,10 +105,5 @@ class Catalog:
 
 
 def _entry(id: str, description: str, embedding: Embedding) -> AdapterEntry:
-    warning = None
-    if embedding.far:
-        warning = (
-            f"this is far from what T2L was trained on (nearness {embedding.nearness:.2f}): "
-            "the adapter may not do what the description says"
-        )
+    warning = far_warning(embedding.nearness) if embedding.far and embedding.nearness is not None else None
     return AdapterEntry(id, description, embedding.vector_E, embedding.nearness, warning, int(time.time()))

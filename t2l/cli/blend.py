@@ -55,7 +55,7 @@ def blend(
     adapter = replace(made[0], weights=blended, description=recipe, note=note)
     adapter.save_pretrained(output, overwrite=output.exists())
     print_table(
-        f"1 adapter of rank {blended.spec.rank}, relative error {error:.3g}",
+        f"1 adapter of rank {blended.spec.rank} in {output}, relative error {error:.3g}",
         ["weight", "description"],
         [[f"{share:g}", text] for share, text in zip(shares, descriptions, strict=True)],
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,8 +44,18 @@ def errors_as_sentences() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"t2l {version_of('t2l')}")
+        raise typer.Exit
+
+
 @app.callback()
-def t2l() -> None:
+def t2l(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
     """Describe a task, get a LoRA that does it."""
 
 
@@ -61,10 +72,10 @@ def check_replaceable(folder: Path, force: bool) -> None:
 def load(checkpoint: Path | None) -> "TextToLora":
     from transformers.utils import logging
 
-    from t2l import TextToLora
+    from t2l.cli.watched import WatchedTextToLora
 
     logging.disable_progress_bar()
-    return TextToLora.from_pretrained(checkpoint)
+    return WatchedTextToLora.open(checkpoint)
 
 
 def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -37,6 +37,7 @@ def decontaminate(
     held_out = [task for known in (suite, *others) for split in (known.test, *known.extra.values()) for task in split]
     for note in (note for known in (suite, *others) for note in known.notes):
         typer.echo(f"note: {note}", err=True)
+    typer.echo(f"comparing {len(suite.train):,} training tasks with {len(held_out):,} test tasks", err=True)
     shown = track(suite.train, "comparing", console=Console(stderr=True), transient=True)
     found = overlaps(shown, held_out)
     typer.echo(f"overlapping pairs of {len(suite.train):,} training and {len(held_out):,} test tasks: {len(found):,}")

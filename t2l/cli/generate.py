@@ -82,7 +82,8 @@ def _lines(text: str) -> list[str]:
 
 def _read_text(file: Path) -> str:
     if not file.is_file():
-        raise DescriptionError(f"the file {file} does not exist: give a file of one description a line")
+        wrong = "is a folder" if file.is_dir() else "does not exist"
+        raise DescriptionError(f"{file} {wrong}: give a file of one description a line")
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -21,6 +21,7 @@ from t2l.evaluation.questions import Question, num_questions, questions, refuse_
 from t2l.evaluation.records import Head
 from t2l.lora.library import MANIFEST_FILE, Library
 from t2l.storage import fetched
+from t2l.tasks.benchmarks.suite import benchmarks
 from t2l.tasks.freehand import free_hand_tasks
 from t2l.tasks.task import Task
 from t2l.train.state import CheckpointStore
@@ -127,10 +128,12 @@ def aims_of(request: Request) -> list[Aim]:
     """Everything to measure, what shares an adapter source side by side.
 
     Prompts alone and libraries are asked about the tasks of the first checkpoint's data. Raises ConfigError for an
-    unknown split or method, if two sources cannot be told apart in the records, or for tasks that run code unasked.
+    unknown split or method, if two sources cannot be told apart in the records, for tasks that run code unasked, or if
+    there is nothing to measure.
     """
     if unknown := [name for name in request.methods or () if name not in METHODS]:
         raise ConfigError(f"there is no method '{unknown[0]}': choose from {', '.join(METHODS)}")
+    _refuse_code_of_benchmarks(request)
     checkpoints = [find_checkpoint(folder) for folder in request.checkpoints]
     scope = request.scope_of(read_info(checkpoints[0]))
     aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, _Origin())]
@@ -138,6 +141,9 @@ def aims_of(request: Request) -> list[Aim]:
         aims += _library_aims(request, scope, folder)
     for folder in checkpoints:
         aims += _checkpoint_aims(request, folder)
+    if not aims:
+        methods, splits = (", ".join(names or ["all"]) for names in (request.methods, request.splits))
+        raise ConfigError(f"the sources have nothing to measure: methods {methods}; splits {splits}")
     heads = Counter(aim.head for aim in aims)
     if twice := next((head for head in heads if heads[head] > 1), None):
         raise ConfigError(f"two sources are called '{twice.name}' and were made alike: evaluate them into two files")
@@ -150,6 +156,14 @@ def find_checkpoint(place: Path | str) -> Path:
     if (folder / "checkpoints").is_dir():
         return (CheckpointStore(folder, keep=1).best() or folder).absolute()
     return folder.absolute()
+
+
+def _refuse_code_of_benchmarks(request: Request) -> None:
+    """As for any task, but before data sets are fetched."""
+    asked = request.benchmarks
+    if asked is not None and not request.run_code and BENCHMARKS in (request.splits or (BENCHMARKS,)):
+        known = benchmarks()
+        refuse_code({name: known[name].metric for name in asked.names or known if name in known})
 
 
 def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
@@ -166,12 +180,19 @@ def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
 
 def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
     library = Library.open(folder.absolute())
+    training = known_training_tasks(library, scope)
+    asked = {task.name for tasks in scope.splits.values() for task in tasks}
+    if not training and asked.isdisjoint(library.tasks):
+        raise ConfigError(
+            f"the library {folder} holds adapters of none of the tasks of the splits, but of {len(library.tasks)} such "
+            f"as '{library.tasks[0]}': make one with jobs/train_oracles.py, or name its sub-folders after tasks"
+        )
     weights = library.weights(library.tasks[:1])
     about = {"name": folder.name, "rank": weights.spec.rank, "adapter_parameters": weights.spec.num_parameters}
     origin = _Origin(str(library.folder), _library_sha256(library), about)
     aims: list[Aim] = []
     # Without adapters of training tasks there is nothing to average or to choose from, only oracles.
-    for method in LIBRARY if known_training_tasks(library, scope) else LIBRARY[:1]:
+    for method in LIBRARY if training else LIBRARY[:1]:
         names = set(library.tasks) if method.name == "oracle" else None
         aims += _aims(request, method, scope, origin, names)
     return aims
@@ -207,7 +228,7 @@ def _aims(
         tasks = scope.splits[split]
         known = [task for task in tasks if names is None or task.name in names]
         if not scope.run_code:
-            refuse_code(known)
+            refuse_code({task.name: task.metric for task in known})
         for wording in method.wordings:
             kept = tuple(task.name for task in known if method.applies_to(task, wording))
             if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):

@@ -12,7 +12,9 @@ def parse(doc: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="YAML file of settings; left out: all defaults")
     parser.add_argument("--local-dir", type=Path, metavar="DIR", help=LOCAL_DIR_HELP)
-    parser.add_argument("--print-config", action="store_true", help="print the settings in full and stop")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all settings and what they are for, and stop"
+    )
     parser.add_argument(
         "--no-ray", action="store_true", help="train in this process, on one device, without Ray and DeepSpeed"
     )

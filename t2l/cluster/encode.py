@@ -49,7 +49,15 @@ def encode_ahead(config: RunConfig, run_dir: Path, num_actors: int, use_gpu: boo
         reason = str(error).strip().splitlines()[-1]
         tell({"note": f"descriptions could not be encoded ahead, so each is when a step draws it: {reason}"})
     else:
+        _mark(done, tell)
+
+
+def _mark(done: Path, tell: Tell) -> None:
+    """Where the cache cannot be written, the next run encodes again."""
+    try:
         done.touch()
+    except OSError as error:
+        tell({"note": f"the cache {done.parent} cannot be written ({error}): going on without"})
 
 
 def _run_pool(

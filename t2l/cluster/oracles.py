@@ -17,7 +17,7 @@ import torch
 from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, duration
 from t2l.config import RunConfig
-from t2l.errors import ConfigError, DataError
+from t2l.errors import ConfigError, DataError, ResourceError
 from t2l.files import sole_user
 from t2l.lora.apply import PerRowLora
 from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
@@ -27,10 +27,12 @@ from t2l.train.base import base_path, build_spec, load_base
 from t2l.train.lora import train_loras
 from t2l.train.lora_settings import OracleTraining
 
+_LIMITS = ("max_prompt_tokens", "max_response_tokens")
+
 
 @dataclass(frozen=True)
 class LibraryJob:
-    """What to train, on what, and where to; `run` says which base model and which shape of adapter.
+    """What to train, on what, and where to; `run` says which base model, which shape of adapter, how long a row.
 
     Raises ConfigError for numbers below 1.
     """
@@ -51,7 +53,8 @@ class LibraryJob:
     def settings(self) -> dict[str, Any]:
         """Everything that an adapter depends on besides its task, by name."""
         lora = {f"lora.{name}": value for name, value in self.run.lora.model_dump(mode="json").items()}
-        return {**asdict(self.training), **lora, "base.dtype": self.run.base.dtype}
+        limits = {f"data.{name}": getattr(self.run.data, name) for name in _LIMITS}
+        return {**asdict(self.training), **lora, **limits, "base.dtype": self.run.base.dtype}
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,18 @@ def open_manifest(job: LibraryJob) -> Manifest:
     wanted = Manifest(base_path(job.run.base), job.settings)
     if not (job.folder / MANIFEST_FILE).exists():
         return wanted
-    found = Manifest.read(job.folder)
+    found = _with_limits(Manifest.read(job.folder))
     before, now = {"base": found.base, **found.settings}, {"base": wanted.base, **wanted.settings}
     changed = [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]
     if changed:
         raise ConfigError(f"{job.folder} holds adapters trained with {'; '.join(changed)}: choose another folder")
     return found
+
+
+def _with_limits(manifest: Manifest) -> Manifest:
+    """Libraries made before had one limit, max_tokens, for prompts and answers alike."""
+    limits = dict.fromkeys((f"data.{name}" for name in _LIMITS), manifest.settings.get("max_tokens"))
+    return replace(manifest, settings={**limits, **manifest.settings})
 
 
 def adapter_folder(task: str) -> str:
@@ -122,7 +131,7 @@ def _train_share(job: LibraryJob, tasks: Sequence[Task], device: str, worker: in
     """What one worker does."""
     model, tokenizer = load_base(job.run.base, device)
     base = PerRowLora(model, build_spec(job.run.lora, model.config))
-    for round_ in train_loras(base, tokenizer, tasks, job.training, job.at_once):
+    for round_ in train_loras(base, tokenizer, tasks, job.training, job.at_once, job.run.data):
         entries: list[LibraryEntry] = []
         for done in round_.finished:
             folder, ends = adapter_folder(done.task.name), (done.steps, done.validation_loss, done.stopped_early)
@@ -136,16 +145,15 @@ def _in_process(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
 
 
 def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
-    """A worker a GPU, or one for every `cpus_per_worker` CPUs if there is none; each takes its share of the tasks."""
+    """As many workers as the cluster holds, with a GPU each if there is one; each takes its share of the tasks."""
     import ray
 
     from t2l.cluster.train import start_ray
 
     start_ray()
-    cluster = ray.cluster_resources()
-    use_gpu = cluster.get("GPU", 0) > 0
-    most = int(cluster["GPU"]) if use_gpu else int(cluster.get("CPU", 0)) // job.cpus_per_worker
-    workers = max(1, min(most, len(tasks)))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    use_gpu = any(node.get("GPU", 0) >= 1 for node in nodes)
+    workers = min(room_for_workers(nodes, job, use_gpu), len(tasks))
     # A retry would train finished tasks again; a new start does not.
     options = {"num_cpus": job.cpus_per_worker, "num_gpus": int(use_gpu), "num_returns": "streaming", "max_retries": 0}
     work: Any = ray.remote(**options)(_work)
@@ -163,6 +171,25 @@ def _on_ray(job: LibraryJob, tasks: Sequence[Task]) -> Iterator[News]:
     finally:
         for stream in streams:
             ray.cancel(stream, force=True)
+
+
+def room_for_workers(nodes: Sequence[Mapping[str, float]], job: LibraryJob, use_gpu: bool) -> int:
+    """How many workers these nodes hold; each takes its CPUs, and its GPU, from one of them.
+
+    Raises ResourceError if none fits, and none will come.
+    """
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    fit = [of // job.cpus_per_worker for of in cpus]
+    most = sum(map(min, fit, gpus) if use_gpu else fit)
+    if most < 1 and not job.run.cluster.autoscaled:
+        largest = max((n for n, gpu in zip(cpus, gpus, strict=True) if gpu or not use_gpu), default=0)
+        beside = " beside its GPU" if use_gpu else ""
+        raise ResourceError(
+            f"cpus_per_worker is {job.cpus_per_worker}, but the largest node has {largest} CPUs{beside}: "
+            "lower it, or add nodes"
+        )
+    return max(1, most)
 
 
 def _work(job: LibraryJob, tasks: Sequence[Task], device: str, worker: int) -> Iterator[News]:

@@ -59,12 +59,13 @@ class Finished:
 def open_run(config: RunConfig) -> bool:
     """Make or check the run's folder; whether the run is finished already.
 
-    Raises ConfigError where the folder holds a run with other settings.
+    Raises ConfigError where the folder holds a run with other settings that has been trained; of one that failed
+    before, nothing is left.
     """
     store, path = store_of(config), config.run_dir / CONFIG_FILE
     with reaching(config.run_url):
         store.copy.pull()
-    if path.exists() and (changed := sorted(differing_keys(load_config(path), config))):
+    if path.exists() and _has_begun(store) and (changed := sorted(differing_keys(load_config(path), config))):
         raise ConfigError(
             f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
             "or delete that folder to start afresh"
@@ -73,6 +74,10 @@ def open_run(config: RunConfig) -> bool:
     with reaching(config.run_url):
         store.copy.push(CONFIG_FILE)
     return max(store.steps(), default=0) >= config.train.steps and store.newest() == store.steps()[-1]
+
+
+def _has_begun(store: CheckpointStore) -> bool:
+    return bool(store.steps() or store.validations.read() or Metrics(store.run_dir).read())
 
 
 def complete(config: RunConfig, validate: Validate) -> Outcome:

@@ -124,7 +124,8 @@ class CheckpointSource(Source):
             return LoraWeights.cat([self._refine(tasks[start : start + _REFINED_AT_ONCE]) for start in starts])
         weights = self._generate([task.unseen_descriptions[0] for task in tasks])
         examples = [task.train[:REFINE_EXAMPLES] for task in tasks]
-        return refine_loras(self._t2l.base, self._t2l.tokenizer, weights, examples, LoraTraining())
+        t2l = self._t2l
+        return refine_loras(t2l.base, t2l.tokenizer, weights, examples, LoraTraining(), t2l.config.data)
 
 
 class LibrarySource(Source):

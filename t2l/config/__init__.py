@@ -10,7 +10,8 @@ from t2l.config.data import (
     SubUniverseConfig,
     UniverseConfig,
 )
-from t2l.config.load import dump_config, load_config, load_pretrain_config, parse_config
+from t2l.config.dump import dump_config
+from t2l.config.load import load_config, load_pretrain_config, parse_config
 from t2l.config.model import BaseConfig, EncoderConfig, HypernetConfig, LoraConfig, PretrainConfig, ReaderConfig
 from t2l.config.run import ClusterConfig, Condition, RunConfig
 from t2l.config.train import AnyTrainConfig, DistillConfig, ReconConfig, SftConfig, ThroughBaseConfig, TrainConfig

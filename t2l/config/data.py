@@ -1,20 +1,21 @@
 """Settings of tasks, descriptions and prompts, one class a source of tasks; `suite` chooses it."""
 
-import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
+from t2l.config.places import LocalPath
 from t2l.config.settings import Settings
-
-LocalPath = Annotated[str, AfterValidator(lambda path: os.path.abspath(os.path.expanduser(path)) if path else "")]
-"""Workers may have another working directory than whoever starts a run."""
 
 
 class DataConfig(Settings):
     """What all sources share."""
 
-    num_descriptions: int = Field(default=128, ge=1, description="Training uses the first so many of each task.")
+    num_descriptions: int = Field(
+        default=128,
+        ge=1,
+        description="Training uses the first so many of each task; with condition=input, so many of its inputs.",
+    )
     definition: Literal["never", "always", "dropout"] = Field(
         default="never", description="Whether prompts carry the description; dropout: sometimes."
     )
@@ -101,9 +102,9 @@ class BenchmarksConfig(FilesConfig):
     max_prompt_tokens: int = Field(default=3584, ge=1, description="Of longer prompts the end is kept.")
 
 
-def _suite(data: Any) -> str:
-    """Which class of settings `data` is; plain settings without a suite are the universe's."""
-    return str(data.get("suite", "universe")) if isinstance(data, dict) else data.suite
+def _suite(data: Any) -> str | None:
+    """Which class of settings `data` is; plain settings without a suite are the universe's. None: no settings."""
+    return str(data.get("suite", "universe")) if isinstance(data, dict) else getattr(data, "suite", None)
 
 
 AnyDataConfig = Annotated[

@@ -23,12 +23,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError that names the key at fault; for an unknown one, with the nearest known key.
     """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"config file {path} does not exist")
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return parse_config(settings, overrides)
+    return parse_config({} if path is None else _read(path), overrides)
 
 
 def parse_config(settings: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
@@ -52,16 +47,34 @@ def load_pretrain_config(overrides: Sequence[str]) -> PretrainConfig:
         raise ConfigError("; ".join(_complaint(detail, PretrainConfig) for detail in error.errors())) from None
 
 
-def dump_config(config: BaseModel) -> str:
-    """YAML that `load_config` reads back as an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def _read(path: Path) -> dict[str, Any]:
+    """An empty file, or one of comments alone, holds no settings."""
+    if not path.is_file():
+        raise ConfigError(f"config file {path} is a folder" if path.is_dir() else f"config file {path} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {path} is no text in UTF-8 ({error}): save it as such") from None
+    settings = _yaml(text, f"config file {path}")
+    if not isinstance(settings, dict | None):
+        raise ConfigError(f"config file {path} holds no settings, but {type(settings).__name__}: write key: value")
+    return settings or {}
+
+
+def _yaml(text: str, name: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-13-01
+        problem, mark = getattr(error, "problem", error), getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{name} is no valid YAML ({problem}{place}): check brackets, quotes and indents") from None
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"'{override}' is no override: write it as key=value, such as train.lr=1e-3")
-    _put(settings, key.split("."), yaml.safe_load(value))
+    _put(settings, key.split("."), _yaml(value, f"the value in '{override}'"))
 
 
 def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -78,6 +91,10 @@ def _complaint(detail: Any, schema: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"] if part not in tags)
     if detail["type"] == "union_tag_invalid":
         return f"setting '{key}.{chooser}' is {detail['ctx']['tag']!r}: choose from {', '.join(tags)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"setting '{key}' is {detail['input']!r}: write {key}.{chooser}=... with one of {', '.join(tags)}"
+    if detail["type"] == "too_short":
+        return f"setting '{key}' is {detail['input']!r}: give at least {detail['ctx']['min_length']}"
     if detail["type"] == "missing":
         return f"setting '{key}' is missing: give it, as {key}=..."
     if detail["type"] != "extra_forbidden":

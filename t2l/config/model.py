@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from t2l.config.places import NameOrFolder
 from t2l.config.settings import Settings
 
 
@@ -48,18 +49,28 @@ class ReaderConfig(Settings):
 
     width: int = Field(default=256, gt=0)
     num_layers: int = Field(default=2, ge=1)
-    num_heads: int = Field(default=4, ge=1)
+    num_heads: int = Field(default=4, ge=1, validate_default=True)
     num_queries: int = Field(default=4, ge=1, description="Parts of the embedding; each query answers one.")
     dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @field_validator("num_heads")
+    @classmethod
+    def _heads_share_the_width(cls, heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("width", heads)  # missing where it is wrong itself
+        if width % heads:
+            raise ValueError(f"encoder.reader.width {width} must be a multiple of it")
+        return heads
 
 
 class EncoderConfig(Settings):
     """What reads the description. Without a reader the encoder's own sentence vector is the embedding (the paper)."""
 
     kinds: tuple[Literal["sentence", "llm"], ...] = Field(
-        default=("sentence",), description="One encoder, or sentence and llm side by side (needs a reader)."
+        default=("sentence",),
+        min_length=1,
+        description="One encoder, or sentence and llm side by side (needs a reader).",
     )
-    model: str = Field(
+    model: NameOrFolder = Field(
         default="minilm", description="sentence-transformers folder or hub name; minilm: the packaged default."
     )
     revision: str | None = Field(default=None, description="Commit of that model on the hub; None: its newest.")
@@ -89,7 +100,7 @@ class EncoderConfig(Settings):
 class BaseConfig(Settings):
     """The frozen LLM that adapters are made for."""
 
-    path: str = Field(default="embedded", description="Folder or hub name; embedded: the packaged base model.")
+    path: NameOrFolder = Field(default="embedded", description="Folder or hub name; embedded: the packaged base model.")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 

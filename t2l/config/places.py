@@ -1,7 +1,29 @@
-"""Folders that may be addresses of an object store (s3://, gs://), see t2l/storage.py."""
+"""Folders: absolute ones, as workers may have another working directory than whoever starts a run; and addresses of an
+object store (s3://, gs://), see t2l/storage.py."""
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+PACKAGED = ("embedded", "minilm")
+"""Names of models that come with t2l, whatever folders there are."""
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if path else ""
+
+
+def _absolute_folder(name: str) -> str:
+    is_folder = name not in PACKAGED and os.path.isdir(os.path.expanduser(name))
+    return _absolute(name) if is_folder else name
+
+
+LocalPath = Annotated[str, AfterValidator(_absolute)]
+"""Or empty."""
+NameOrFolder = Annotated[str, AfterValidator(_absolute_folder)]
+"""What is no folder here is a name, on the hub."""
 
 
 def is_url(place: str) -> bool:

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from t2l.config.data import AnyDataConfig, LocalPath, UniverseConfig
+from t2l.config.data import AnyDataConfig, UniverseConfig
 from t2l.config.model import BaseConfig, EncoderConfig, HypernetConfig, LoraConfig, ReaderConfig
-from t2l.config.places import is_url, local_folder
+from t2l.config.places import LocalPath, is_url, local_folder
 from t2l.config.settings import Settings
 from t2l.config.tracking import TrackingConfig
 from t2l.config.train import DistillConfig, ReconConfig, SftConfig
@@ -56,9 +56,9 @@ class ClusterConfig(Settings):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
 
 
-def _objective(train: Any) -> str:
-    """Which class of settings `train` is; plain settings without an objective are SFT."""
-    return str(train.get("objective", "sft")) if isinstance(train, dict) else train.objective
+def _objective(train: Any) -> str | None:
+    """Which class of settings `train` is; plain settings without an objective are SFT. None: no settings."""
+    return str(train.get("objective", "sft")) if isinstance(train, dict) else getattr(train, "objective", None)
 
 
 class RunConfig(Settings):

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from t2l.config.places import LocalPath
 from t2l.config.settings import Settings
 
 
@@ -62,7 +63,7 @@ class ReconConfig(TrainConfig):
     """Reconstruction: the distance to a library of trained LoRAs, one for each training task; no LLM in the step."""
 
     objective: Literal["recon"] = "recon"
-    library: str = Field(default="", description="Folder of PEFT folders, as jobs/train_oracles.py writes it.")
+    library: LocalPath = Field(default="", description="Folder of PEFT folders, as jobs/train_oracles.py writes it.")
     distance: Literal["l1", "delta"] = Field(
         default="l1",
         description="l1: mean |A| / 2 + mean |B| / 2 of the difference; delta: squared distance of the products B A.",

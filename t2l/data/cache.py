@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from t2l.errors import ResourceError
 from t2l.files import complete_file
 
 _SMALLEST_FILE, _LARGEST_FILE = 1 << 20, 64 << 20
@@ -99,7 +100,7 @@ class ArrowCache:
         try:
             with complete_file(self._folder / _name(buffer)) as new:
                 new.write_bytes(buffer)
-        except OSError as error:
+        except (OSError, ResourceError) as error:
             self._note(f"the cache {self._folder} cannot be written ({error}): going on without")
         self._look_for_files()
 

@@ -9,6 +9,7 @@ left out.
 """
 
 import math
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ IGNORE = -100
 _UNSEEN_SHARE = 0.25
 _POOLED_BATCHES = 4
 _HARD_WEIGHT = 3.0
+_SECONDS_BETWEEN_LINES = 10.0
 HARD = frozenset(
     "alphabetical reverse_alphabetical ascending descending shortest longest odd_positions even_positions animals "
     "clothes category last_letter count twice".split()
@@ -119,20 +121,22 @@ def learning_rate(config: PretrainConfig, progress: float) -> float:
     return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def pretrain(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, log_every: int = 200) -> LlamaForCausalLM:
+def pretrain(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Train for ``config.minutes`` of wall time; the schedule follows the clock, so any machine finishes it."""
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config, tokenizer).to(device)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
+    workers = min(config.loader_workers, os.cpu_count() or 1)
     stream = DataLoader(
         PretrainingStream(config, tokenizer),
         batch_size=None,
-        num_workers=config.loader_workers,
-        prefetch_factor=8,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
         pin_memory=device.type == "cuda",
     )
-    start, losses = time.monotonic(), []
+    start = shown = time.monotonic()
+    losses: list[torch.Tensor] = []
     for step, (ids, labels) in enumerate(stream):
         progress = (time.monotonic() - start) / (60 * config.minutes)
         if progress >= 1:
@@ -146,8 +150,9 @@ def pretrain(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, log_eve
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-        if step % log_every == log_every - 1:
-            print(f"step {step + 1}  loss {torch.stack(losses[-log_every:]).mean():.4f}  {progress:.0%}", flush=True)
+        if time.monotonic() - shown >= _SECONDS_BETWEEN_LINES:
+            print(f"step {step + 1:,}  loss {torch.stack(losses).mean():.4f}  {progress:.0%}", flush=True)
+            shown, losses = time.monotonic(), []
     return model.eval()
 
 

@@ -52,7 +52,8 @@ def greedy_texts(
         return []
     if weights is not None and len(weights) not in (1, len(prompts)):
         raise SpecMismatchError(f"{len(weights)} adapters for {len(prompts)} prompts: give one each, or one for all")
-    ids: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+    # verbose=False: of what is too long we say more ourselves.
+    ids: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[assignment]
     room = prompt_room(base.model, max_new_tokens)
     if max_prompt_tokens is not None and room > 0:
         ids = [row[-min(max_prompt_tokens, room) :] for row in ids]

@@ -6,7 +6,7 @@ and inputs, an adapter from another task's description. ``junk`` shows that it i
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from t2l.errors import ConfigError, DataError
@@ -95,7 +95,7 @@ def questions(
     """
     known = [(t, task) for t, task in enumerate(tasks) if names is None or task.name in names]
     if not run_code:
-        refuse_code([task for _, task in known])
+        refuse_code({task.name: task.metric for _, task in known})
     return [
         _question(method, wording, tasks, t, i, k)
         for t, task in known
@@ -108,9 +108,9 @@ def num_questions(wording: str | None, task: Task, inputs_per_task: int) -> int:
     return len(_asked(wording, task, inputs_per_task))
 
 
-def refuse_code(tasks: Sequence[Task]) -> None:
-    """Raise ConfigError if there is a task whose answers are run."""
-    if names := [task.name for task in tasks if task.metric == "pass_at_1"]:
+def refuse_code(metrics: Mapping[str, str]) -> None:
+    """Raise ConfigError if there is a task whose answers are run. metrics: of each task, by name."""
+    if names := [name for name, metric in metrics.items() if metric == "pass_at_1"]:
         raise ConfigError(
             f"grading {' and '.join(names)} runs code that a model has written: allow that (--run-code; in training "
             "data.run_code=true), or leave such tasks out"

@@ -63,7 +63,7 @@ class Record(Head):
     """What came of it.
 
     score: mean over tasks of each task's own metric, which by_task holds; scores: mean over tasks by scorer;
-    margin_95: half the width of a 95 % interval of the score, tasks taken as the independent units.
+    margin_95: half the width of a 95 % interval of the score by Student's t, tasks taken as the independent units.
     weights: hash of what made the adapters, so that scores are not taken for those of weights that came later.
     """
 
@@ -141,8 +141,15 @@ def compression_ratio(num_tasks: int | None, adapter: int | None, hypernet: int 
 
 
 def margin_95(scores: list[float]) -> float:
-    """Half the width of a 95 % interval of the mean of independent scores in [0, 1]; of fewer than two, all of it."""
-    return 1.96 * math.sqrt(variance(scores) / len(scores)) if len(scores) > 1 else 1.0
+    """Half the width of a 95 % interval of the mean of independent scores in [0, 1], by Student's t.
+
+    At most 1, which is all there is; so for fewer than two scores.
+    """
+    if len(scores) < 2:
+        return 1.0
+    from scipy.special import stdtrit  # here, as it takes longer to import than all else
+
+    return min(1.0, float(stdtrit(len(scores) - 1, 0.975)) * math.sqrt(variance(scores) / len(scores)))
 
 
 def machine() -> dict[str, str | int]:

@@ -4,8 +4,11 @@ All runs through the base model have one budget (jobs/configs/evidence.yaml), so
 say alone. Seeds are 0, 1 and 2.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from t2l.errors import ConfigError
 
 VARIANTS, SEEDS = ("L", "M", "S"), (0, 1, 2)
 TASK_NUMBERS = (120, 240, 479, 1200)
@@ -31,6 +34,15 @@ class Run:
 def plan() -> list[Run]:
     """All runs, the most telling first."""
     return [*_libraries(), *_headline(), *_ablations(), *_baselines(), *_reconstruction(), *_scaling()]
+
+
+def chosen(patterns: Sequence[str]) -> list[Run]:
+    """Those of the plan whose names match one of the patterns. Raises ConfigError for a pattern that none matches."""
+    runs = plan()
+    for pattern in patterns:
+        if not any(fnmatch(run.name, pattern) for run in runs):
+            raise ConfigError(f"no run is called '{pattern}': choose from {', '.join(run.name for run in runs)}")
+    return [run for run in runs if any(fnmatch(run.name, pattern) for pattern in patterns)]
 
 
 def _sft(name: str, seed: int, *settings: str, splits: str = _CONTROLLED, methods: str = "t2l") -> Run:

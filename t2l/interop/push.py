@@ -15,6 +15,8 @@ from t2l.errors import CheckpointError, HubAccessError
 _CARD = "README.md"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _CHECKPOINT = ("config.json", "model.safetensors")
+_WHOLE_MODEL = "tokenizer_config.json"
+"""Lies beside a merged model, as transformers save it, and in no folder of ours."""
 _OPTIONAL = ("nearness.safetensors",)
 
 
@@ -26,7 +28,14 @@ def operations(directory: str | os.PathLike[str]) -> list[CommitOperationAdd]:
     """
     folder = Path(directory)
     names = _ADAPTER if (folder / _ADAPTER[0]).is_file() else _CHECKPOINT
+    if not folder.is_dir():
+        raise CheckpointError(f"the folder {folder} does not exist: give one of an adapter or a checkpoint")
     if names is _CHECKPOINT:
+        if (folder / _WHOLE_MODEL).is_file():
+            raise CheckpointError(
+                f"{folder} holds a whole model, and t2l pushes adapters and checkpoints: push that with transformers' "
+                "push_to_hub"
+            )
         read_info(folder)
     for name in (*names, _CARD):
         if not (folder / name).is_file():
@@ -59,6 +68,8 @@ def check_repo(repo: str) -> None:
         validate_repo_id(repo)
     except errors.HFValidationError as error:
         raise HubAccessError(f"'{repo}' is no name of a repository ({error}): write it as owner/name") from None
+    if "/" not in repo:
+        raise HubAccessError(f"'{repo}' is no whole name of a repository: write it as owner/name")
 
 
 @contextmanager

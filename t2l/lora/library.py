@@ -60,7 +60,7 @@ class Manifest:
             return cls(data["base"], data["settings"], adapters)
         except FileNotFoundError:
             raise CheckpointError(f"{library} is no library: it lacks {MANIFEST_FILE}") from None
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): delete it and train the library again") from None
 
     def write(self, library: Path) -> None:

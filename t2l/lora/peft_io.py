@@ -161,7 +161,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is no PEFT folder: it has no {CONFIG_FILE}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} is no valid JSON: {error}") from None
     if missing := {"r", "lora_alpha", "target_modules"} - set(config):
         raise CheckpointError(f"{folder / CONFIG_FILE} lacks {sorted(missing)}")

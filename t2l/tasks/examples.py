@@ -16,7 +16,8 @@ def read_examples(path: Path, records: Records | None = None) -> list[Example]:
     missing or holds none.
     """
     if not path.is_file():
-        raise DataError(f'the file {path} does not exist: give one with {{"input": ..., "output": ...}} in each line')
+        wrong = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f'{path} {wrong}: give a file of {{"input": ..., "output": ...}} in each line')
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold what else splitlines takes for line ends
     except UnicodeDecodeError:

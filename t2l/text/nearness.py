@@ -29,6 +29,14 @@ JUNK_CAUGHT, FALSE_ALARMS = 0.985, 0.02
 _ABOUT, _REFERENCES = "nearness", "references"
 
 
+def far_warning(nearness: float) -> str:
+    """What to say of a description that is far."""
+    return (
+        f"this is far from what T2L was trained on (nearness {nearness:.2f}): "
+        "the adapter may not do what the description says"
+    )
+
+
 def mean_states(features: TextFeatures) -> Tensor:
     """The mean over a text's real tokens, [N, D]: what a NearnessIndex compares."""
     mask_N_T_1 = features.mask_N_T[..., None]

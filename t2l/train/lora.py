@@ -23,8 +23,10 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
-from t2l.data.collate import Row, SftBatch, collate, cut_left
+from t2l.config.data import DataConfig
+from t2l.data.collate import Row, SftBatch, collate
 from t2l.data.steps import padding_id
+from t2l.data.tokens import Text, Tokenizing
 from t2l.errors import DataError
 from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
@@ -35,6 +37,8 @@ from t2l.train.losses import answer_loss
 from t2l.train.schedule import linear_with_warmup
 from t2l.train.slots import LoraSlots, Update
 from t2l.train.step import check_head, label_logits, seed_step
+
+_DEFAULTS = DataConfig()
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,16 @@ def train_loras(
     tasks: Iterable[Task],
     settings: OracleTraining,
     at_once: int = 24,
+    data: DataConfig = _DEFAULTS,
 ) -> Iterator[Round]:
     """Train an adapter for each task, `at_once` of them in one batch; tasks are taken as slots become free.
 
-    Prompts hold the input alone, no description. The host waits for the device at evaluations only. Raises DataError
-    for a task with too few examples, ConfigError for a base whose logits are more than its head's output.
+    Prompts hold the input alone, no description; they and answers are cut to the limits of `data`. The host waits for
+    the device at evaluations only. Raises DataError for a task with too few examples, ConfigError for a base whose
+    logits are more than its head's output.
     """
     check_head(base.model)
-    waiting, queue = iter(tasks), _Queue(base, tokenizer, settings)
+    waiting, queue = iter(tasks), _Queue(base, RowMaker(base, tokenizer, data), settings)
     queue.fill(list(islice(waiting, at_once)))
     while len(queue):
         yield queue.round()
@@ -83,17 +89,19 @@ def refine_loras(
     weights: LoraWeights,
     examples: Sequence[Sequence[Example]],
     settings: LoraTraining,
+    data: DataConfig = _DEFAULTS,
 ) -> LoraWeights:
     """Train n adapters further, all at once, on n lists of a few examples each; all steps, without validation.
 
-    Returns fp32 weights, on the base's device. Raises DataError unless there is a list for each adapter with something
-    in it, ConfigError for a base whose logits are more than its head's output.
+    Prompts and answers are cut to the limits of `data`. Returns fp32 weights, on the base's device. Raises DataError
+    unless there is a list for each adapter with something in it, ConfigError for a base whose logits are more than its
+    head's output.
     """
     if len(weights) != len(examples) or not all(examples):
         sizes = [len(few) for few in examples]
         raise DataError(f"{len(weights)} adapters cannot be refined with {sizes} examples: give each of them some")
     check_head(base.model)
-    rows = RowMaker(tokenizer, settings.max_tokens)
+    rows = RowMaker(base, tokenizer, data)
     known = [rows.make(few) for few in examples]
     slots = LoraSlots(weights.to(base.model.device))
     base.train()
@@ -121,25 +129,22 @@ def fit(base: PerRowLora, slots: LoraSlots, batch: SftBatch, settings: LoraTrain
 
 
 class RowMaker:
-    """Examples -> token ids -> batches, without descriptions."""
+    """Examples -> token ids -> batches, without descriptions; cut to the limits of `data` and the base's positions."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
-        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+    def __init__(self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, data: DataConfig) -> None:
+        positions: int | None = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+        self._tokens = Tokenizing(tokenizer, data.within(positions), caches=None)
         self._chat, self._pad_id = PromptFormat.of(tokenizer), padding_id(tokenizer)
 
     def make(self, examples: Sequence[Example]) -> list[Row]:
-        prompts = self._ids([self._chat.prompt(example.input) for example in examples])
-        answers = self._ids([self._chat.answer(example.output) for example in examples])
-        return [Row(prompt, answer, description=0) for prompt, answer in zip(prompts, answers, strict=True)]
+        chat = self._chat
+        texts = [Text(chat.prompt(one.input), chat.answer(one.output), comes_again=False) for one in examples]
+        return [Row(tokens.prompt, tokens.answer, description=0) for tokens in self._tokens(texts)]
 
     def batch(self, rows: Sequence[Row], rows_of_each: int) -> SftBatch:
         """Weights of labels make the weighted sum over all rows the sum of the slots' mean losses."""
         batch = collate(rows, rows_of_each, self._pad_id)
         return batch.pin_memory() if torch.cuda.is_available() else batch
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
-        return [cut_left(row, self._max_tokens) for row in ids]
 
 
 @dataclass
@@ -159,9 +164,8 @@ class _Queue:
     Rounds are common to all slots, as every adapter starts with one and ends with one.
     """
 
-    def __init__(self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, settings: OracleTraining) -> None:
-        self._base, self._settings = base, settings
-        self._rows = RowMaker(tokenizer, settings.max_tokens)
+    def __init__(self, base: PerRowLora, rows: RowMaker, settings: OracleTraining) -> None:
+        self._base, self._rows, self._settings = base, rows, settings
         self._in: list[_InTraining] = []
         generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same A on every device
         self._start = LoraWeights.init(base.spec, 1, generator).to(base.model.device)

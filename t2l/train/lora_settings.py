@@ -9,7 +9,7 @@ _MAY_BE_ZERO = ("warmup_fraction", "weight_decay", "seed")
 
 @dataclass(frozen=True)
 class LoraTraining:
-    """How each adapter is trained; `rows` samples a step, prompts and answers cut to `max_tokens` each.
+    """How each adapter is trained; `rows` samples a step.
 
     The defaults are for refining what a hypernetwork made. Raises ConfigError for a number that must be positive.
     """
@@ -20,7 +20,6 @@ class LoraTraining:
     warmup_fraction: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0
-    max_tokens: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:

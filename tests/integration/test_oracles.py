@@ -94,6 +94,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert "no split 'tset': choose from train, validation, test" in refused("--split", "tset")
     assert "steps is 5, no multiple of eval_every 3" in refused("--steps", "5")
     assert "rows is 0: it must be more than 0" in refused("--rows", "0")
+    assert "cpus_per_worker is 1000, but the largest node has" in refused("--cpus-per-worker", "1000")
     assert "at_once is 0" in refused("--at-once", "0")
     assert "there are no tasks" in refused("--tasks", "0")
     assert "of which validation takes 70000" in refused("--validation-examples", "70000"), "a worker's own error"

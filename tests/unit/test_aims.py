@@ -105,6 +105,14 @@ def test_what_cannot_be_is_refused(library: Path, tmp_path: Path) -> None:
         base_of(Request(checkpoints=(CHECKPOINT_DIR, other)))
 
 
+def test_what_has_nothing_to_measure_is_refused(library: Path, tmp_path: Path) -> None:
+    shutil.copytree(library / "adapters" / "0", tmp_path / "mine" / "my-task")
+    with pytest.raises(ConfigError, match=r"mine holds adapters of none of the tasks .* such as 'my-task'"):
+        aims_of(Request(libraries=(tmp_path / "mine",)))
+    with pytest.raises(ConfigError, match="nothing to measure: methods oracle, one_hot; splits held_out"):
+        aims_of(Request(methods=("oracle", "one_hot"), splits=("held_out",)))
+
+
 def copy_of_shipped(folder: Path, **run: object) -> Path:
     """Its config, changed; with weights that nobody reads."""
     about = json.loads((CHECKPOINT_DIR / "config.json").read_text())

@@ -218,6 +218,9 @@ def test_code_is_not_run_unless_that_is_asked_for(folder: Path, tasks: dict[str,
     request = Request(splits=("benchmarks",), methods=("base", "t2l"), benchmarks=BenchmarksConfig(path=str(folder)))
     with pytest.raises(ConfigError, match="grading humaneval and mbpp runs code"):
         aims_of(request)
+    absent = BenchmarksConfig(path=str(folder / "absent"))
+    with pytest.raises(ConfigError, match="grading humaneval and mbpp runs code"):  # before any file is read
+        aims_of(replace(request, benchmarks=absent))
     assert aims_of(replace(request, run_code=True))
     others = [name for name in NAMES if name not in ("humaneval", "mbpp")]
     assert aims_of(replace(request, benchmarks=BenchmarksConfig(path=str(folder), names=tuple(others))))

@@ -94,6 +94,7 @@ def test_the_commands_blend_and_merge(tiny_checkpoint: Path, tmp_path: Path, mon
         result = t2l("blend", *arguments, "-o", tmp_path / name, *rest)
         assert result.exit_code == 0, result.output
         assert "relative error 0 " in " ".join(result.stdout.split())
+        assert str(tmp_path / name) in "".join(result.stdout.split())
         torch.testing.assert_close(
             deltas(load_peft(tmp_path / name))[0], torch.tensor(shares) @ single, rtol=0, atol=1e-4
         )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def test_help_imports_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(command in output for command in ("generate", "refine", "run"))
+
+
+def test_the_version() -> None:
+    assert t2l("--version").stdout == f"t2l {version('t2l')}\n"
 
 
 # ---- generate
@@ -151,6 +156,7 @@ def test_files_of_no_examples(tmp_path: Path) -> None:
     rest = ("-o", tmp_path / "out")
     assert "empty holds no example" in refused(t2l("refine", SORT, "--examples", tmp_path / "empty", *rest))
     assert "missing does not exist" in refused(t2l("refine", SORT, "--examples", tmp_path / "missing", *rest))
+    assert f"{tmp_path} is a folder" in refused(t2l("refine", SORT, "--examples", tmp_path, *rest))
 
 
 # ---- errors
@@ -173,6 +179,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "missing.txt does not exist" in refused(
         t2l("generate", "-f", tmp_path / "missing.txt", "-o", tmp_path / "out")
     )
+    assert f"{tmp_path} is a folder" in refused(t2l("generate", "-f", tmp_path, "-o", tmp_path / "out"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     assert "is no UTF-8 text" in refused(t2l("generate", "-f", tmp_path / "binary", "-o", tmp_path / "out"))
 
@@ -181,6 +188,11 @@ def test_missing_and_foreign_checkpoints(tiny_base: Path, tmp_path: Path) -> Non
     result = t2l("generate", SORT, "-o", tmp_path / "out", "--checkpoint", tmp_path / "missing")
     assert "missing does not exist" in refused(result)
     assert "is no t2l checkpoint" in refused(t2l("run", SORT, "a", "--checkpoint", tiny_base))
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_input(text: str) -> None:
+    assert "the input is empty" in refused(t2l("run", SORT, text))
 
 
 def test_an_input_without_room_for_an_answer(tiny_checkpoint: Path) -> None:
@@ -197,3 +209,11 @@ def test_both_commands_work_without_any_setting(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == 2
     result = t2l("run", "Sort the words from A to Z.", "pear, fig, apple")
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.skipif(not CHECKPOINT_DIR.is_dir(), reason=f"{CHECKPOINT_DIR} is not trained yet")
+def test_far_descriptions_are_warned_of(tmp_path: Path) -> None:
+    result = t2l("generate", SORT, "qpw [zzk] rrr hhh", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    [line] = result.stderr.splitlines()
+    assert line.startswith("warning: 'qpw [zzk] rrr hhh': this is far from what T2L was trained on (nearness 0.")

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_llama, tiny_tokenizer
+from tiny import tiny_config, tiny_llama, tiny_tokenizer
 from torch import nn
 
+from t2l.cluster import encode
 from t2l.data import descriptions
 from t2l.data.cache import Caches
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, KeptStates
@@ -138,3 +140,13 @@ def test_a_text_that_cannot_be_read_is_refused_before_the_first_step() -> None:
     with pytest.raises(DescriptionError, match="the description is empty"):
         DescriptionNumbers.of("description", [task], 2)
     assert DescriptionNumbers.of("description", [task], 1).texts == ("Sort the words.",)
+
+
+def test_a_cache_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own notes come from the pool's actors; what is left is that all is encoded, which the driver writes down."""
+    monkeypatch.setattr(encode, "_run_pool", lambda *_: None)
+    (tmp_path / "file").write_text("in the way")
+    config = tiny_config(tmp_path / "no model", tmp_path).model_copy(update={"cache_dir": str(tmp_path / "file/cache")})
+    news: list[Any] = []
+    encode.encode_ahead(config, config.run_dir, 1, False, news.append)
+    assert len(news) == 1 and "file/cache/descriptions cannot be written" in news[0]["note"]

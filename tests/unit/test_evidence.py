@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from t2l.config import load_config
-from t2l.evidence.plan import Run, plan
+from t2l.errors import ConfigError
+from t2l.evidence.plan import Run, chosen, plan
 from t2l.evidence.runner import EvidenceError, Settings, carry_out, commands
 
 PLAN = plan()
@@ -18,6 +19,13 @@ def test_names_are_unique_and_needs_are_planned() -> None:
     names = [run.name for run in PLAN]
     assert len(set(names)) == len(names)
     assert {need for run in PLAN for need in run.needs} <= set(names)
+
+
+def test_runs_are_chosen_by_patterns() -> None:
+    assert chosen(["*"]) == PLAN
+    assert [run.name for run in chosen(["static_0", "sft_?_1"])] == ["sft_L_1", "sft_M_1", "sft_S_1", "static_0"]
+    with pytest.raises(ConfigError, match="no run is called 'nope': choose from library, oracles, sft_L_0"):
+        chosen(["static_0", "nope"])
 
 
 @pytest.mark.parametrize("run", [run for run in PLAN if run.name.endswith(("_0", "library"))], ids=lambda run: run.name)

@@ -1,4 +1,4 @@
-"""A folder is in one process's hands at a time, and free again however that process ends."""
+"""What cannot be written is named; a folder is in one process's hands at a time, free again however that ends."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from t2l.errors import ResourceError
-from t2l.files import sole_user
+from t2l.files import complete_folder, sole_user, write_text
 
 HOLD = """
 import os, sys, time
@@ -31,4 +31,17 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         other.kill()
         other.wait()
         with sole_user(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("inner", ["x", "x/y"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, inner: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place, folder in ((Path("/proc"), "/proc"), (tmp_path / "file", tmp_path / "file")):
+        said = rf"cannot write in {folder} \(.+\): choose another folder"
+        with pytest.raises(ResourceError, match=said):
+            write_text(place / inner, "text")
+        with pytest.raises(ResourceError, match=said), complete_folder(place / inner):
+            pass
+        with pytest.raises(ResourceError, match=said), sole_user(place / inner):
             pass

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2l.errors import CheckpointError, SpecMismatchError
+from t2l.cluster.oracles import LibraryJob, open_manifest, room_for_workers
+from t2l.config import load_config
+from t2l.errors import CheckpointError, ConfigError, ResourceError, SpecMismatchError
 from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
 from t2l.lora.peft_io import WEIGHTS_FILE, save_peft
 from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import LoraWeights
+from t2l.train.lora_settings import OracleTraining
 
 Q, V = TargetModule("q_proj", "self_attn.q_proj", 6, 4), TargetModule("v_proj", "self_attn.v_proj", 6, 2)
 SPEC = LoraSpec((Q, V), num_layers=2, layers_path="model.layers", rank=3, alpha=8.0)
@@ -97,9 +100,60 @@ def test_what_is_missing_or_damaged_is_named(ours: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("{", "is damaged"), ("{}", "is damaged"), (json.dumps({"format": 9}), "has format 9")]
+    ("text", "says"),
+    [
+        ("{", "is damaged"),
+        ("{}", "is damaged"),
+        ("\xff", "is damaged"),
+        (json.dumps({"format": 9}), "has format 9"),
+    ],
 )
 def test_bad_manifests(text: str, says: str, ours: Path) -> None:
-    (ours / MANIFEST_FILE).write_text(text)
+    (ours / MANIFEST_FILE).write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=says):
         Library.open(ours)
+
+
+# ---- the job that trains one
+
+
+def job(folder: Path, *overrides: str, cpus: int = 1) -> LibraryJob:
+    return LibraryJob(folder, load_config(None, overrides), OracleTraining(), cpus_per_worker=cpus)
+
+
+def test_other_limits_of_tokens_make_another_library(tmp_path: Path) -> None:
+    open_manifest(job(tmp_path)).write(tmp_path)
+    assert open_manifest(job(tmp_path)).settings["data.max_prompt_tokens"] == 512
+    with pytest.raises(ConfigError, match=r"trained with data\.max_response_tokens 512, not 96"):
+        open_manifest(job(tmp_path, "data.max_response_tokens=96"))
+
+
+def test_libraries_that_know_one_limit_are_gone_on_with(tmp_path: Path) -> None:
+    new = open_manifest(job(tmp_path))
+    old = {name: value for name, value in new.settings.items() if not name.startswith("data.")} | {"max_tokens": 512}
+    replace(new, settings=old).write(tmp_path)
+    assert new.settings.items() <= open_manifest(job(tmp_path)).settings.items()
+    with pytest.raises(ConfigError, match=r"trained with data\.max_prompt_tokens 512, not 384: choose another folder"):
+        open_manifest(job(tmp_path, "data.max_prompt_tokens=384"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpu", "number"),
+    [
+        ([(7, 0), (4, 0)], 2, False, 5),
+        ([(3, 0), (3, 0), (4, 0)], 4, False, 1),
+        ([(16, 8)], 1, True, 8),
+        ([(16, 8), (16, 0)], 4, True, 4),
+    ],
+)
+def test_workers_are_as_many_as_the_nodes_hold(nodes: list[tuple[int, int]], cpus: int, gpu: bool, number: int) -> None:
+    resources = [{"CPU": float(cpu), "GPU": float(gpus)} for cpu, gpus in nodes]
+    assert room_for_workers(resources, job(Path("x"), cpus=cpus), gpu) == number
+
+
+def test_a_worker_that_no_node_holds_is_refused_unless_nodes_will_come() -> None:
+    with pytest.raises(ResourceError, match="cpus_per_worker is 4, but the largest node has 3 CPUs: lower it, or add"):
+        room_for_workers([{"CPU": 3.0}, {"CPU": 2.0}], job(Path("x"), cpus=4), False)
+    with pytest.raises(ResourceError, match="but the largest node has 2 CPUs beside its GPU"):
+        room_for_workers([{"CPU": 2.0, "GPU": 1.0}, {"CPU": 8.0}], job(Path("x"), cpus=4), True)
+    assert room_for_workers([{}], job(Path("x"), "cluster.autoscaled=true", cpus=4), False) == 1

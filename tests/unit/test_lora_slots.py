@@ -8,6 +8,8 @@ import pytest
 import torch
 from tiny import tiny_llama, tiny_tokenizer
 
+from t2l.config import DataConfig
+from t2l.data.collate import Row, SftBatch
 from t2l.errors import ConfigError, DataError
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
@@ -116,7 +118,8 @@ def test_early_stopping_keeps_the_best_weights(
     [done] = train([turned], settings)
     assert done.stopped_early
     assert done.steps < 40
-    batch = RowMaker(tiny_tokenizer(), 64).batch(RowMaker(tiny_tokenizer(), 64).make(good), len(good))
+    maker = RowMaker(base, tiny_tokenizer(), DataConfig())
+    batch = maker.batch(maker.make(good), len(good))
     loss = answer_loss(label_logits(base, done.weights, batch), batch.label_ids_K, batch.label_weights_K)
     assert loss.item() == pytest.approx(done.validation_loss, rel=1e-4), "the weights handed out are those of that loss"
 
@@ -166,6 +169,26 @@ def test_settings_and_tasks_that_cannot_be_trained(base: PerRowLora, tasks: tupl
         next(train_loras(base, tiny_tokenizer(), [small], SETTINGS))
 
 
+@pytest.mark.parametrize(("data", "longest"), [(DataConfig(), 512), (DataConfig(max_prompt_tokens=40), 296)])
+def test_rows_keep_to_the_runs_limits_and_the_bases_positions(
+    data: DataConfig, longest: int, base: PerRowLora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracles and refined adapters alike; the tiny model has 512 positions."""
+    lengths: list[int] = []
+    batch = RowMaker.batch
+
+    def watched(self: RowMaker, rows: list[Row], rows_of_each: int) -> SftBatch:
+        lengths.extend(map(len, rows))
+        return batch(self, rows, rows_of_each)
+
+    monkeypatch.setattr(RowMaker, "batch", watched)
+    long = [Example("x" * 900, "y" * 900)] * 8
+    settings = replace(SETTINGS, steps=2)
+    list(train_loras(base, tiny_tokenizer(), [Task("long", ("",), ("",), long, ())], settings, data=data))
+    refine_loras(base, tiny_tokenizer(), LoraWeights.zeros(base.spec, 1), [long], LoraTraining(steps=1), data)
+    assert set(lengths) == {longest}
+
+
 # ---- refine
 
 
@@ -176,7 +199,7 @@ def test_refining_lowers_the_loss_of_each_adapter_on_its_own_examples(
     few = [[task.train[i] for i in range(number)] for task, number in zip(tasks, (5, 2), strict=False)]
     settings = LoraTraining(steps=30, rows=4, lr=1e-2)
     refined = refine_loras(base, tiny_tokenizer(), weights, few, settings)
-    maker = RowMaker(tiny_tokenizer(), 64)
+    maker = RowMaker(base, tiny_tokenizer(), DataConfig())
     for n, examples in enumerate(few):
         batch = maker.batch(maker.make(examples), len(examples))
         before, after = (

@@ -83,6 +83,7 @@ def test_the_command_names_the_pairs(tmp_path: Path) -> None:
     own_task(tmp_path / "bench", "leaked", "test", PASSAGE)
     mine, bench = ("data={suite: jsonl, path: %s}" % (tmp_path / name) for name in ("mine", "bench"))
     clean = CliRunner().invoke(app, ["decontaminate", mine])
+    assert "comparing 1 training tasks with 1 test tasks" in clean.stderr
     assert clean.exit_code == 0 and "overlapping pairs of 1 training and 1 test tasks: 0" in clean.stdout
     (tmp_path / "bench.yaml").write_text(bench.replace("data={", "data: {"))
     flagged = CliRunner().invoke(app, ["decontaminate", mine, "--against", str(tmp_path / "bench.yaml")])

@@ -197,6 +197,8 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     refused("no adapter_model.safetensors")
     (folder / "adapter_config.json").write_text("{")
     refused("no valid JSON")
+    (folder / "adapter_config.json").write_bytes(b"\xff")
+    refused("no valid JSON")
     (folder / "adapter_config.json").write_text("{}")
     refused("lacks")
 

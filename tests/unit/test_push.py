@@ -84,8 +84,11 @@ def test_a_dry_run_lists_files_and_sizes_and_sends_nothing(hub: Hub, adapter: Pa
     assert hub.repos == {}
 
 
-def test_refusals_are_one_sentence(hub: Hub, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_one_sentence(hub: Hub, adapter: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'a b' is no name of a repository" in refused(adapter, "a b")
+    assert "'me' is no whole name of a repository: write it as owner/name" in refused(adapter, "me", "--dry-run")
+    assert "nope does not exist" in refused(adapter.parent / "nope", "me/sorter")
+    assert "push that with transformers' push_to_hub" in refused(tiny_base, "me/sorter")
     assert "is no t2l checkpoint: it lacks config.json" in refused(adapter.parent, "me/sorter")
     for status in (401, 403):
         hub.status = status

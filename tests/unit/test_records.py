@@ -2,6 +2,11 @@
 
 import json
 import math
+import random
+import runpy
+import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,13 +32,41 @@ def test_a_record_sums_up_its_tasks() -> None:
     assert record.scores == pytest.approx({"exact_match": 0.4, "rouge_l": 0.5, "number": 0.0})
     assert record.by_task == {"one": 1.0, "two": 0.5, "three": 0.0}
     assert (record.num_questions, record.seconds) == (24, 1.235)
-    assert record.margin_95 == pytest.approx(1.96 * 0.5 / math.sqrt(3)), "tasks are the units, not questions"
+
+
+def test_tasks_are_the_units_of_a_margin_not_questions() -> None:
+    t_2 = 4.302653  # Student's, of two degrees of freedom
+    tasks = {name: TaskScore(own, {}, 10) for name, own in (("one", 0.4), ("two", 0.5), ("three", 0.6))}
+    assert Record.of(HEAD, tasks, 1).margin_95 == pytest.approx(t_2 * 0.1 / math.sqrt(3))
 
 
 def test_margins() -> None:
-    assert margin_95([0.0, 1.0]) == pytest.approx(0.98)
+    assert margin_95([0.0, 1.0]) == 1, "which is all there is"
     assert margin_95([0.3] * 5) == 0
     assert margin_95([0.3]) == 1, "one task says nothing about others"
+
+
+def test_margins_hold_the_true_mean_19_times_of_20_for_few_tasks_too() -> None:
+    draw = random.Random(0)
+    held = 0
+    for _ in range(2000):
+        scores = [draw.gauss(0.5, 0.1) for _ in range(8)]
+        held += abs(statistics.fmean(scores) - 0.5) <= margin_95(scores)
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_reading_results_starts_at_once() -> None:
+    code = "import sys, t2l.evaluation.records; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--inputs", "--seen-tasks"])
+def test_evaluations_of_nothing_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parse = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "evaluate.py"))["parse"]
+    for number in ("0", "-1"):
+        with pytest.raises(SystemExit):
+            parse(["-o", "out.json", option, number])
+        assert f"{option} is {number}; it must be 1 or more" in capsys.readouterr().err
 
 
 def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from t2l.cluster.metrics import Metrics
-from t2l.cluster.run import open_run
+from t2l.cluster.run import CONFIG_FILE, open_run
 from t2l.config import load_config
-from t2l.errors import ResourceError
+from t2l.errors import ConfigError, ResourceError
 from t2l.train.state import CheckpointStore, State
 from t2l.train.validations import Validation
 
@@ -142,6 +142,31 @@ def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(tmp_path: Path) 
         assert open_run(config) == finished
     (store.path(3) / "config.json").write_text("")
     assert not open_run(config)
+
+
+def leave_metrics(run_dir: Path) -> None:
+    Metrics(run_dir).append({"step": 1, "loss": 2.0})
+
+
+def leave_checkpoint(run_dir: Path) -> None:
+    save(CheckpointStore(run_dir, keep=1), 1)
+
+
+def leave_validation(run_dir: Path) -> None:
+    score(CheckpointStore(run_dir, keep=1), 1, 0.5)
+
+
+@pytest.mark.parametrize("leave", [leave_metrics, leave_checkpoint, leave_validation])
+def test_settings_may_change_until_something_is_trained(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+    wrong, right = (load_config(None, [f"output_dir={tmp_path}", f"base.path={path}"]) for path in ("nope", "embedded"))
+    assert not open_run(wrong)
+    Metrics(wrong.run_dir).keep_until(0)
+    assert not open_run(right)
+    assert load_config(right.run_dir / CONFIG_FILE) == right
+    leave(right.run_dir)
+    assert not open_run(right)
+    with pytest.raises(ConfigError, match=r"holds a run with other settings \(base\.path\)"):
+        open_run(wrong)
 
 
 def test_a_damaged_validation_is_due_again(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from t2l.train.validations import Validation, Validations
 from tune.plots import draw
 from tune.results import ranked_table, read_rows, write_csv
 from tune.spaces import SPACES, Space, plan, space_of, trial_name
+from tune.sweep import parse
 
 ROOT = Path(__file__).parents[2]
 TWO = Space("jobs/configs/sweep_small.yaml", ({"hypernet.variant": ("S", "L")},), parts=4, reduction=2)
@@ -82,6 +83,14 @@ def test_wrong_requests_end_in_one_sentence(arguments: list[str], said: str, tmp
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--samples", "--concurrent"])
+def test_numbers_below_one_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "-1"):
+        with pytest.raises(SystemExit):
+            parse(["--space", "small", "-o", "out", option, number])
+        assert f"{option} is {number}; it must be 1 or more" in capsys.readouterr().err
 
 
 def trained(folder: Path, scores: dict[int, float]) -> TrialFolder:

@@ -9,19 +9,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lora_models import random_weights
 from peft import AutoPeftModelForCausalLM
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_llama
 from transformers import AutoTokenizer
 
 import t2l
 from t2l import TextToLora
+from t2l.checkpoint import load_checkpoint
 from t2l.embedded import CHECKPOINT_DIR
-from t2l.errors import CheckpointError, DescriptionError, HubAccessError, SpecMismatchError
+from t2l.errors import CheckpointError, DescriptionError, HubAccessError, ResourceError, SpecMismatchError
 
 TEXTS = ["Sort the words.", "Name the longest word of all", "Sort the words."]
 INPUTS = ["b, a", "pear, fig", "7 8 9"]
@@ -151,11 +153,19 @@ def test_descriptions_and_inputs_must_fit(model: TextToLora) -> None:
         model.generate("Sort the words")
     with pytest.raises(DescriptionError, match="at least one text"):
         model.generate([])
+    with pytest.raises(DescriptionError, match=r"at least one text, not \[3\]"):
+        model.generate([3])  # type: ignore[list-item]
     with pytest.raises(DescriptionError, match="is empty"):
         model.generate(["Sort.", " "])
 
 
 # ---- checkpoints that cannot be used
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:63"])
+def test_a_device_that_is_not_here(tiny_checkpoint: Path, device: str) -> None:
+    with pytest.raises(ResourceError, match=rf"the device '{device}' cannot be used here \(.+\): leave it out"):
+        TextToLora.from_pretrained(tiny_checkpoint, device)
 
 
 def test_folders_that_are_no_checkpoint(tiny_base: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -172,6 +182,39 @@ def test_damaged_weights(copy: Callable[..., Path]) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is damaged"):
         TextToLora.from_pretrained(weights.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda about: b"\xff", "is damaged"),
+        (lambda about: b"[]", r"its config\.json describes something else"),
+        (lambda about: without(about, "run"), r"config\.json lacks \['run'\]"),
+        (lambda about: without(about, "feature_dim"), r"config\.json lacks \['feature_dim'\]"),
+    ],
+)
+def test_damaged_settings(change: Callable[[Any], bytes], says: str, copy: Callable[..., Path]) -> None:
+    file = copy() / "config.json"
+    file.write_bytes(change(json.loads(file.read_text())))
+    with pytest.raises(CheckpointError, match=says):
+        TextToLora.from_pretrained(file.parent)
+
+
+def without(about: dict[str, Any], key: str) -> bytes:
+    return json.dumps({name: value for name, value in about.items() if name != key}).encode()
+
+
+def test_weights_of_another_model(copy: Callable[..., Path]) -> None:
+    file = copy() / "model.safetensors"
+    state = load_file(file)
+    name = next(name for name, tensor in state.items() if tensor.ndim == 2)
+    for other, says in (
+        ({**state, name: state[name][:1].clone()}, "size mismatch"),
+        ({key: tensor for key, tensor in state.items() if key != name}, "Missing key"),
+    ):
+        save_file(other, file)
+        with pytest.raises(CheckpointError, match=rf"holds weights of another model \(.*{says}"):
+            load_checkpoint(file.parent)
 
 
 def test_another_base_model_is_named(copy: Callable[..., Path], tiny_base: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The embedded universe: sizes, determinism, honest splits, answers that are right."""
 
 import random
+import runpy
 import subprocess
 import sys
 from collections import Counter
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
@@ -52,6 +54,14 @@ def test_pretraining_leaves_out_the_novel_combinations() -> None:
     pretrained = {program.name for program in pretraining_programs()}
     assert not pretrained & {task.name for task in SUITE.extra["novel"]}
     assert {task.name for task in SUITE.test} <= pretrained
+
+
+def test_pretraining_begins_only_where_its_result_may_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pretrain_base.py", "-o", str(tmp_path), "minutes=90"])
+    assert runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "pretrain_base.py"))["main"]() == 1
+    assert f"{tmp_path} already exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [1, 100, 479, 1000])
