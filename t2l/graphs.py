@@ -9,6 +9,9 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+MOST = 256
+"""Sets of shapes that are recorded: each holds memory."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,30 +50,32 @@ class CudaGraph(Generic[T]):
 class GraphByShape:
     """A function of named tensors, recorded for each set of shapes when it first comes up; one thread at a time.
 
-    On a CPU, or where the function waits for the device, which cannot be recorded, it is called as it is.
+    On a CPU, for shapes beyond the first MOST, or where the function waits for the device, which cannot be recorded, it
+    is called as it is.
     """
 
     def __init__(self, function: Callable[[Mapping[str, Tensor]], Tensor], device: torch.device) -> None:
-        self._function, self._device, self._records = function, device, device.type == "cuda"
-        self._graphs: dict[object, tuple[dict[str, Tensor], CudaGraph[Tensor]]] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self._records else None
+        self._function, self._device = function, device
+        self._graphs: dict[object, tuple[dict[str, Tensor], CudaGraph[Tensor]] | None] = {}
+        self._most = MOST if device.type == "cuda" else 0
+        self._pool = torch.cuda.graph_pool_handle() if self._most else None
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """inputs: on the CPU; the result is on the device."""
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
-        if self._records and shapes not in self._graphs:
-            self._record(shapes, inputs)
-        if not self._records:
+        if shapes not in self._graphs and len(self._graphs) < self._most:
+            self._graphs[shapes] = self._record(inputs)
+        if (recorded := self._graphs.get(shapes)) is None:
             return self._function({name: tensor.to(self._device) for name, tensor in inputs.items()})
-        held, graph = self._graphs[shapes]
+        held, graph = recorded
         for name, tensor in inputs.items():
             held[name].copy_(tensor)
         return graph().clone()
 
-    def _record(self, shapes: object, inputs: Mapping[str, Tensor]) -> None:
+    def _record(self, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], CudaGraph[Tensor]] | None:
         held = {name: tensor.to(self._device) for name, tensor in inputs.items()}
         try:
-            self._graphs[shapes] = held, CudaGraph(lambda: self._function(held), self._pool)
+            return held, CudaGraph(lambda: self._function(held), self._pool)
         except RuntimeError as error:
             _LOG.warning("cannot be recorded as a CUDA graph, so it will be slower: %s", str(error).partition("\n")[0])
-            self._records = False
+            return None

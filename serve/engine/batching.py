@@ -147,6 +147,8 @@ class BatchingEngine:
         return self._settings.rows - len(self._answers)
 
     def _check_alive(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
         if self._failure is not None:
             raise EngineError(f"the engine has died ({self._failure}): start it again")
 

@@ -45,6 +45,7 @@ def fused_attention(
 
     row_position_N: what the model's forward was called with: the positions of single tokens; None: prompts are read.
     """
+    kernels.check_attention(kwargs)
     if row_position_N is None:
         return sdpa_attention_forward(
             module, query_N_H_T_D, key_N_K_T_D, value_N_K_T_D, attention_mask, scaling=scaling, **kwargs

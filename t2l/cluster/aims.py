@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,13 @@ class Scope:
 class Aim:
     """One record to be made.
 
-    source: the folder that the adapters come from, weights: its hash; tasks: names of those asked about.
+    source: the folder that the adapters come from, "" for prompts alone; source_sha256: of it, the base model and the
+    data; tasks: names of those asked about.
     """
 
     head: Head
     source: str
-    weights: str | None
+    source_sha256: str
     scope: Scope
     tasks: tuple[str, ...]
 
@@ -85,11 +86,17 @@ class Aim:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where adapters come from: an Aim's `source` and `weights`, and what its records say of it."""
+    """Where adapters come from: an Aim's `source` and `source_sha256`, and what its records say of it."""
 
-    source: str = ""
-    weights: str | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    source: str
+    sha256: str
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: Path | None, info: CheckpointInfo, made_by: str = "", **about: Any) -> "_Origin":
+        """info: says which base model and data; made_by: what tells the source's adapters from others."""
+        what = f"{info.config.base.model_dump_json()} {info.config.data.model_dump_json()} {made_by}"
+        return cls(str(source or ""), hashlib.sha256(what.encode()).hexdigest(), about)
 
 
 @dataclass(frozen=True)
@@ -135,10 +142,11 @@ def aims_of(request: Request) -> list[Aim]:
         raise ConfigError(f"there is no method '{unknown[0]}': choose from {', '.join(METHODS)}")
     _refuse_code_of_benchmarks(request)
     checkpoints = [find_checkpoint(folder) for folder in request.checkpoints]
-    scope = request.scope_of(read_info(checkpoints[0]))
-    aims = [aim for method in PROMPTS for aim in _aims(request, method, scope, _Origin())]
+    first = read_info(checkpoints[0])
+    alone = _Origin.of(None, first)
+    aims = [aim for method in PROMPTS for aim in _aims(request, method, request.scope_of(first), alone)]
     for folder in request.libraries:
-        aims += _library_aims(request, scope, folder)
+        aims += _library_aims(request, first, folder)
     for folder in checkpoints:
         aims += _checkpoint_aims(request, folder)
     if not aims:
@@ -170,7 +178,7 @@ def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
     info = read_info(folder)
     scope = request.scope_of(info)
     about = _about(info, len(build_suite(info.config.data).train))
-    origin = _Origin(str(folder), weights_sha256(folder), about)
+    origin = _Origin.of(folder, info, weights_sha256(folder), **about)
     names = set(info.names) if info.config.condition == "one_hot" else None
     aims = list(_aims(request, TRAINED[info.config.condition], scope, origin, names))
     if info.config.condition == "description":
@@ -178,8 +186,9 @@ def _checkpoint_aims(request: Request, folder: Path) -> list[Aim]:
     return aims
 
 
-def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
-    library = Library.open(folder.absolute())
+def _library_aims(request: Request, info: CheckpointInfo, folder: Path) -> list[Aim]:
+    """info: of a checkpoint for the same base model, whose data it is asked about."""
+    library, scope = Library.open(folder.absolute()), request.scope_of(info)
     training = known_training_tasks(library, scope)
     asked = {task.name for tasks in scope.splits.values() for task in tasks}
     if not training and asked.isdisjoint(library.tasks):
@@ -189,7 +198,7 @@ def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
         )
     weights = library.weights(library.tasks[:1])
     about = {"name": folder.name, "rank": weights.spec.rank, "adapter_parameters": weights.spec.num_parameters}
-    origin = _Origin(str(library.folder), _library_sha256(library), about)
+    origin = _Origin.of(library.folder, info, _made_by(library), **about)
     aims: list[Aim] = []
     # Without adapters of training tasks there is nothing to average or to choose from, only oracles.
     for method in LIBRARY if training else LIBRARY[:1]:
@@ -198,11 +207,10 @@ def _library_aims(request: Request, scope: Scope, folder: Path) -> list[Aim]:
     return aims
 
 
-def _library_sha256(library: Library) -> str:
-    """Of its manifest, which tells how each adapter was trained; of other people's, of the tasks' names."""
+def _made_by(library: Library) -> str:
+    """Its manifest, which tells how each adapter was trained; of other people's, the tasks' names."""
     manifest = library.folder / MANIFEST_FILE
-    known = manifest.read_bytes() if manifest.exists() else "\n".join(library.tasks).encode()
-    return hashlib.sha256(known).hexdigest()
+    return manifest.read_text(encoding="utf-8") if manifest.exists() else "\n".join(library.tasks)
 
 
 def known_training_tasks(library: Library, scope: Scope) -> list[Task]:
@@ -233,7 +241,7 @@ def _aims(
             kept = tuple(task.name for task in known if method.applies_to(task, wording))
             if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):
                 head = Head(method=method.name, wording=wording, split=split, **origin.about)
-                yield Aim(head, origin.source, origin.weights, scope, kept)
+                yield Aim(head, origin.source, origin.sha256, scope, kept)
 
 
 def _num_worded(tasks: Sequence[Task]) -> int:

@@ -75,6 +75,8 @@ Carry = Callable[[BaseConfig, Sequence[Item]], Iterator[Graded]]
 
 def alone(base: BaseConfig, items: Sequence[Item], device: str | None = None) -> Iterator[Graded]:
     """One after another in this process."""
+    if not items:
+        return
     evaluator = Evaluator(base, device)
     yield from map(evaluator.grade, items)
 
@@ -119,12 +121,12 @@ def evaluate(
 ) -> None:
     """Measure what a request asks for and `results` lacks, and add it; with a path, written after each record.
 
-    What older weights of the same name scored gives way.
+    What something else under the same name scored gives way.
     """
     if torch.cuda.is_available():
         results.machine["gpu"] = torch.cuda.get_device_name()
-    known = {(record.head, record.weights, record.num_questions) for record in results.records}
-    aims = [aim for aim in aims_of(request) if (aim.head, aim.weights, aim.num_questions) not in known]
+    known = {(record.head, record.source_sha256, record.num_questions) for record in results.records}
+    aims = [aim for aim in aims_of(request) if (aim.head, aim.source_sha256, aim.num_questions) not in known]
     items = [item for place, aim in enumerate(aims) for item in _items(place, aim)]
     found: dict[int, Graded] = {}
     before = time.perf_counter()
@@ -137,8 +139,9 @@ def evaluate(
         tell(f"{done} of {len(items)} done, {label(aim)}")
         if len(graded.tasks) == len(aim.tasks):
             tasks = {name: graded.tasks[name] for name in aim.tasks}
-            results.records = [r for r in results.records if r.head != aim.head or r.weights == aim.weights]
-            results.records.append(Record.of(aim.head, tasks, found.pop(place).seconds, aim.weights))
+            record = Record.of(aim.head, tasks, found.pop(place).seconds, aim.source_sha256)
+            kept = [r for r in results.records if r.head != aim.head or r.source_sha256 == aim.source_sha256]
+            results.records = [*kept, record]
             results.seconds += time.perf_counter() - before
             before = time.perf_counter()
             if path is not None:

@@ -16,9 +16,9 @@ class Metrics:
         self._run_dir, self._path = run_dir, run_dir / "metrics.jsonl"
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines: a kill may have cut the last one short."""
-        lines = self._path.read_text().split("\n")[:-1] if self._path.exists() else []
-        return [json.loads(line) for line in lines]
+        """All whole lines: a kill may have cut the last one short, a power failure left zeros in place of some."""
+        lines = self._path.read_bytes().split(b"\n")[:-1] if self._path.exists() else []
+        return [json.loads(line) for line in lines if not line.startswith(b"\0")]
 
     def append(self, values: Mapping[str, Any]) -> None:
         with room_for(self._path), self._path.open("a") as file:

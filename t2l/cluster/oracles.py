@@ -4,11 +4,13 @@ Workers write each finished adapter at once as a PEFT folder; the driver then re
 is started again goes on with the tasks that the manifest lacks, with any number of workers.
 """
 
+import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from t2l.cluster.own_errors import own_errors
 from t2l.cluster.progress import LiveLine, duration
 from t2l.config import RunConfig
+from t2l.data.steps import is_finite
 from t2l.errors import ConfigError, DataError, ResourceError
 from t2l.files import sole_user
 from t2l.lora.apply import PerRowLora
@@ -24,10 +27,14 @@ from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
 from t2l.lora.peft_io import save_peft
 from t2l.tasks.task import Task
 from t2l.train.base import base_path, build_spec, load_base
-from t2l.train.lora import train_loras
+from t2l.train.lora import num_train, train_loras
 from t2l.train.lora_settings import OracleTraining
 
 _LIMITS = ("max_prompt_tokens", "max_response_tokens")
+_GENERATED_IN_DIGEST = 128
+"""Of examples that are drawn afresh without end; one rule makes them all."""
+_NAMED = 10
+"""Tasks in a message about many."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,9 @@ class News:
 def train_library(job: LibraryJob, tasks: Sequence[Task], use_ray: bool = True) -> Library:
     """Train what the library lacks of these tasks, shown as one line, and return the library.
 
-    Raises ConfigError if the folder holds adapters of other settings, DataError if there are no tasks or two of them
-    would share a folder, ResourceError if another process trains it, and whatever T2LError a worker raises.
+    Tasks with too few examples are left out, and named. Raises ConfigError if the folder holds adapters of other
+    settings or examples, DataError if there are no tasks, if all have too few examples or two would share a folder,
+    ResourceError if another process trains it, and whatever T2LError a worker raises.
     """
     if not tasks:
         raise DataError("there are no tasks to train adapters for: choose another split, or more tasks")
@@ -82,10 +90,13 @@ def train_library(job: LibraryJob, tasks: Sequence[Task], use_ray: bool = True) 
 def _train(job: LibraryJob, tasks: Sequence[Task], use_ray: bool) -> Library:
     manifest = open_manifest(job)
     _check_names([*(entry.task for entry in manifest.adapters), *(task.name for task in tasks)])
+    check_examples(job.folder, manifest, tasks)
     known = {entry.task for entry in manifest.adapters}
+    tasks, notes = trainable(tasks, known, job.training)
     left = [task for task in tasks if task.name not in known]
     left.sort(key=lambda task: len(task.train[0].input))  # alike in length: little padding
     with LiveLine(0) as line:
+        line.show({}, notes)
         progress = _Progress(line, len(tasks), len(tasks) - len(left))
         train = _on_ray if use_ray else _in_process
         for news in train(job, left) if left else ():
@@ -107,6 +118,46 @@ def open_manifest(job: LibraryJob) -> Manifest:
     if changed:
         raise ConfigError(f"{job.folder} holds adapters trained with {'; '.join(changed)}: choose another folder")
     return found
+
+
+def check_examples(folder: Path, manifest: Manifest, tasks: Sequence[Task]) -> None:
+    """Raises ConfigError naming the tasks whose adapters were trained on other examples than they have now."""
+    trained_on = {entry.task: entry.examples for entry in manifest.adapters if entry.examples}
+    both = [task for task in tasks if task.name in trained_on]
+    if changed := [task.name for task in both if examples_digest(task) != trained_on[task.name]]:
+        raise ConfigError(
+            f"{folder} holds adapters that were trained on other examples of {_named(changed)}: choose another folder, "
+            "or go back to those examples"
+        )
+
+
+def trainable(tasks: Sequence[Task], known: Set[str], training: OracleTraining) -> tuple[list[Task], list[str]]:
+    """The tasks that have an adapter, or examples enough for one, and a note that names the others.
+
+    Raises DataError if there are only others.
+    """
+    few = {task.name: len(task.train) for task in tasks if task.name not in known and not num_train(task, training)}
+    if not few:
+        return list(tasks), []
+    found = _named([f"{name} ({number})" for name, number in few.items()])
+    why = f"have no more training examples than validation takes ({training.validation_examples})"
+    if len(few) == len(tasks):
+        raise DataError(f"all tasks {why}: {found}: give them more, or lower validation_examples")
+    return [task for task in tasks if task.name not in few], [f"left out, as they {why}: {found}"]
+
+
+def _named(tasks: Sequence[str]) -> str:
+    others = len(tasks) - _NAMED
+    return ", ".join(tasks[:_NAMED]) + (f" and {others:,} others" if others > 0 else "")
+
+
+def examples_digest(task: Task) -> str:
+    """Of what its adapter is trained on; of generated examples, the first few."""
+    number = len(task.train) if is_finite(task) else _GENERATED_IN_DIGEST
+    digest = hashlib.sha256()
+    for example in islice(task.train, number):
+        digest.update(repr((example.input, example.output)).encode())
+    return f"{len(task.train)}-{digest.hexdigest()[:16]}"
 
 
 def _with_limits(manifest: Manifest) -> Manifest:
@@ -136,7 +187,8 @@ def _train_share(job: LibraryJob, tasks: Sequence[Task], device: str, worker: in
         for done in round_.finished:
             folder, ends = adapter_folder(done.task.name), (done.steps, done.validation_loss, done.stopped_early)
             save_peft(done.weights, 0, job.folder / folder, base_path(job.run.base), overwrite=True)
-            entries.append(LibraryEntry(done.task.name, folder, *ends, round(done.seconds, 1)))
+            seconds, examples = round(done.seconds, 1), examples_digest(done.task)
+            entries.append(LibraryEntry(done.task.name, folder, *ends, seconds, examples))
         yield News(worker, tuple(entries), round_.in_training)
 
 

@@ -37,7 +37,7 @@ class Records:
         self._metrics = Metrics(store.run_dir)
         self._metrics.keep_until(start)
         self._board = TensorBoard(store.run_dir / "tensorboard", purge_step=start + 1)
-        self._trackers = Trackers(config, lambda note: tell({"note": note}))
+        self._trackers = Trackers(config, store.run_dir, lambda note: tell({"note": note}))
 
     def on_log(self, record: LogRecord) -> None:
         values = asdict(record)

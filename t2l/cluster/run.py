@@ -1,7 +1,7 @@
 """A run's folder: the config it was started with, whether it may go on, and what it came to."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ from t2l.cluster.metrics import Metrics
 from t2l.cluster.trackers import Trackers, log_validations
 from t2l.config import RunConfig, dump_config, load_config
 from t2l.config.settings import flat
-from t2l.errors import CheckpointError, ConfigError
+from t2l.errors import CheckpointError, ConfigError, ResourceError
 from t2l.files import write_text
 from t2l.storage import reaching
 from t2l.train.state import CheckpointStore
-from t2l.train.validations import Validate
+from t2l.train.validations import Validate, Validation
 
 if TYPE_CHECKING:
     from t2l.evaluation.records import Record
@@ -25,6 +25,7 @@ _MAY_CHANGE = (
     "cache_dir",
     "cluster.",
     "data.loader_workers",
+    "data.run_code",
     "train.log_every",
     "train.report_inputs",
     "train.eval_every",
@@ -67,8 +68,9 @@ def open_run(config: RunConfig) -> bool:
         store.copy.pull()
     if path.exists() and _has_begun(store) and (changed := sorted(differing_keys(load_config(path), config))):
         raise ConfigError(
-            f"{config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run another name=, "
-            "or delete that folder to start afresh"
+            f"{config.run_url or config.run_dir} holds a run with other settings ({', '.join(changed)}): give this run "
+            f"another name=, or delete {f'that and its copy {config.run_dir}' if config.run_url else 'that folder'} to "
+            "start afresh"
         )
     write_text(path, dump_config(config))
     with reaching(config.run_url):
@@ -90,12 +92,20 @@ def complete(config: RunConfig, validate: Validate) -> Outcome:
     for step in store.due():
         validate(step)
     if late := Metrics(config.run_dir).add_validations():
-        trackers = Trackers(config, warnings.warn)
-        log_validations(late, trackers)
-        trackers.close()
+        _track(config, late)
     store.prune()
     store.copy.push()
     return outcome(config)
+
+
+def _track(config: RunConfig, late: Sequence[Validation]) -> None:
+    try:
+        trackers = Trackers(config, config.run_dir, warnings.warn)
+    except ResourceError as error:  # workers may have packages that this process lacks, and the run is trained
+        warnings.warn(str(error), stacklevel=2)
+        return
+    log_validations(late, trackers)
+    trackers.close()
 
 
 def outcome(config: RunConfig) -> Outcome:

@@ -55,7 +55,8 @@ class Teacher:
 
     def _answer(self, ids: Sequence[list[int]]) -> list[Row]:
         """Greedy answers, each up to its end token."""
-        answers = greedy_tokens(self._base, self._tokenizer, ids, None, self._config.answer_tokens)
+        limits = [self._config.answer_tokens] * len(ids)
+        answers = greedy_tokens(self._base, self._tokenizer, ids, None, limits)
         return [Row(prompt, answer, 0) for prompt, answer in zip(ids, answers, strict=True)]
 
     def _likeliest(self, rows: Sequence[Row]) -> list[tuple[Tensor, Tensor]]:

@@ -48,7 +48,7 @@ class TensorBoard:
 class Wandb:
     """A run of Weights & Biases."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path) -> None:
         wandb, settings = _package("wandb"), config.tracking.wandb
         assert settings is not None
         self._run = wandb.init(
@@ -56,9 +56,9 @@ class Wandb:
             entity=settings.entity,
             mode=settings.mode,
             name=config.name,
-            id=_known_id(config, "wandb", lambda: uuid.uuid4().hex),
+            id=_known_id(run_dir, "wandb", lambda: uuid.uuid4().hex),
             resume="allow",
-            dir=str(config.run_dir),
+            dir=str(run_dir),
             config=config.model_dump(mode="json"),
         )
         self._run.define_metric("*", step_metric="step")  # its own steps may neither come again nor go back
@@ -73,12 +73,12 @@ class Wandb:
 class Mlflow:
     """A run of an MLflow server or folder."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path) -> None:
         mlflow, settings = _package("mlflow"), config.tracking.mlflow
         assert settings is not None
         self._metric = mlflow.entities.Metric
         self._client = mlflow.MlflowClient(settings.uri)
-        self._id = _known_id(config, "mlflow", lambda: self._create(mlflow, config, settings.experiment))
+        self._id = _known_id(run_dir, "mlflow", lambda: self._create(mlflow, config, settings.experiment))
         self._client.update_run(self._id, status="RUNNING")
 
     def _create(self, mlflow: Any, config: RunConfig, name: str) -> str:
@@ -98,7 +98,7 @@ class Mlflow:
         self._client.set_terminated(self._id)
 
 
-TRACKERS: dict[str, Callable[[RunConfig], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
+TRACKERS: dict[str, Callable[[RunConfig, Path], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
 """By their names in TrackingConfig."""
 
 
@@ -108,14 +108,14 @@ class Trackers:
     Raises ResourceError where a package is missing.
     """
 
-    def __init__(self, config: RunConfig, say: Say) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path, say: Say) -> None:
         self._say = say
         self._open: dict[str, Tracker] = {}
         for name, make in TRACKERS.items():
             if getattr(config.tracking, name):
                 _package(name)
                 with self._lenient(name):
-                    self._open[name] = make(config)
+                    self._open[name] = make(config, run_dir)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, tracker in list(self._open.items()):
@@ -151,9 +151,9 @@ def _package(name: str) -> Any:
         ) from None
 
 
-def _known_id(config: RunConfig, tracker: str, make: Callable[[], str]) -> str:
+def _known_id(run_dir: Path, tracker: str, make: Callable[[], str]) -> str:
     """The tracker's id of this run, made and written down the first time."""
-    path = config.run_dir / "tracking.json"
+    path = run_dir / "tracking.json"
     ids: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     if tracker not in ids:
         write_json(path, ids := ids | {tracker: make()})

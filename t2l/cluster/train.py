@@ -13,6 +13,7 @@ are started again, at their new number, whenever the cluster has room for more o
 """
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,7 @@ def _train(config: RunConfig) -> Finished:
             status.tell.remote({"note": f"{config.run_dir} is finished: {config.train.steps:,} steps"})
         else:
             if use_gpu:
+                _note_late_validations(config, status)
                 _encode_ahead(config, status)
             fit(make_trainer(config, use_gpu, status))
         done = complete(config, validate_in_task(config, use_gpu, status))
@@ -98,6 +100,17 @@ def _encode_ahead(config: RunConfig, status: Any) -> None:
 
     gpus = int(ray.cluster_resources().get("GPU", 0)) or config.cluster.max_workers  # which are still to come
     encode_ahead(config, _resolved(config), gpus, True, lambda news: status.tell.remote(news))
+
+
+def _note_late_validations(config: RunConfig, status: Any) -> None:
+    train, gpus = config.train, int(ray.cluster_resources().get("GPU", 0))
+    number = math.ceil(train.steps / train.eval_every) if train.validation_inputs else 0
+    if number and gpus <= config.cluster.max_workers and not config.cluster.autoscaled:
+        note = (
+            f"the workers may take all {gpus} GPUs: validations then wait until training is over, and {number} "
+            "checkpoints are kept for them; with a GPU more, they run meanwhile"
+        )
+        status.tell.remote({"note": note})
 
 
 def fit(trainer: ray.train.torch.TorchTrainer) -> None:

@@ -59,6 +59,7 @@ class Validator:
         validation = Validation(step, record.score, record.scores, time.perf_counter() - start)
         self._store.validations.write(validation)
         plot(self._store.run_dir, validation)
-        self._store.copy.push("validation/", "tensorboard/validation/")
+        own = f"validation/{self._store.validations.path(step).name}"  # others here may be of a run before
+        self._store.copy.push(own, "tensorboard/validation/")
         self._tell({"validated": step, "validation": record.score})
         return validation

@@ -3,6 +3,7 @@
 Everything is built in the worker from the config; no live model crosses a process boundary.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -17,8 +18,10 @@ from t2l.config import RunConfig
 from t2l.data.descriptions import DescriptionNumbers, DescriptionTable, KeptStates
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError
+from t2l.evaluation.questions import refuse_code
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.apply import PerRowLora
+from t2l.tasks.task import TaskSuite
 from t2l.text.conditioning import READ, known_names
 from t2l.text.encoder import TextEncoder, build_encoder
 from t2l.train.base import build_spec, fingerprint, load_base
@@ -34,6 +37,7 @@ MakeEngine = Callable[[TrainModule, State | None], Engine]
 def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, validate: Validate, tell: Tell) -> None:
     """Train one run to its end, from its newest checkpoint if it has one."""
     suite = build_suite(config.data)
+    check_code(config, suite)
     tasks = suite.train
     for note in suite.notes:
         tell({"note": note})
@@ -62,6 +66,16 @@ def run_worker(config: RunConfig, place: Place, make_engine: MakeEngine, validat
     train(engine, steps, table, config, hooks, validate if validation_tasks(config, suite) else None, start)
     hooks.close()
     states.flush()
+
+
+def check_code(config: RunConfig, suite: TaskSuite) -> None:
+    """Now, not when training is over: raise ConfigError if answers would have to be run and may not be."""
+    if config.data.run_code:
+        return
+    asked = [*suite.validation] if config.train.validation_inputs else []
+    if config.train.report_inputs:
+        asked += itertools.chain(suite.train, suite.test, *suite.extra.values())
+    refuse_code({task.name: task.metric for task in asked})
 
 
 def load(config: RunConfig, place: Place) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -22,6 +22,7 @@ def _absolute_folder(name: str) -> str:
 
 LocalPath = Annotated[str, AfterValidator(_absolute)]
 """Or empty."""
+FolderOrUrl = Annotated[str, AfterValidator(lambda place: place if is_url(place) else _absolute(place))]
 NameOrFolder = Annotated[str, AfterValidator(_absolute_folder)]
 """What is no folder here is a name, on the hub."""
 

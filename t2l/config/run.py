@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from t2l.config.data import AnyDataConfig, UniverseConfig
 from t2l.config.model import BaseConfig, EncoderConfig, HypernetConfig, LoraConfig, ReaderConfig
-from t2l.config.places import LocalPath, is_url, local_folder
+from t2l.config.places import FolderOrUrl, LocalPath, is_url, local_folder
 from t2l.config.settings import Settings
 from t2l.config.tracking import TrackingConfig
 from t2l.config.train import DistillConfig, ReconConfig, SftConfig
@@ -66,8 +66,10 @@ class RunConfig(Settings):
 
     name: str = "sft"
     seed: int = 0
-    output_dir: str = Field(
-        default="runs", description="A folder that all workers share, or an address such as s3://bucket/runs."
+    output_dir: FolderOrUrl = Field(
+        default="runs",
+        validate_default=True,
+        description="A folder that all workers share, or an address such as s3://bucket/runs.",
     )
     cache_dir: LocalPath = Field(
         default="",

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from t2l.config.data import DataConfig
 from t2l.data.cache import ArrowCache, Caches, content_key
 from t2l.data.collate import cut_left
+from t2l.text.tokenizer import tokenizer_json
 
 
 class Text(NamedTuple):
@@ -67,13 +68,3 @@ class Tokenizing:
             Tokens(cut_left(prompt, prompt_limit), cut_left(answer, answer_limit))
             for prompt, answer in zip(ids[: len(texts)], ids[len(texts) :], strict=True)
         ]
-
-
-def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that decides what tokens a text has."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return repr((type(tokenizer).__name__, tokenizer.init_kwargs, sorted(tokenizer.get_vocab().items())))
-    backend.no_padding()  # as left by the last call; the next one sets it anew
-    backend.no_truncation()
-    return backend.to_str()

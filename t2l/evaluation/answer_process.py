@@ -1,10 +1,12 @@
 """The process that runs one answer of ``pass_at_1``; only the standard library is imported, so it starts at once.
 
 stdin: JSON {"answer", "reference", "limits", "token"}; stdout: the token if all tests ran to their end, else nothing.
-The answer is not told the token, so it cannot say that it passed. Even parsing is done here, not by the caller:
+The answer is not told the token, so what it prints or an early exit is no pass. But the token is in this process: code
+that walks the interpreter's frames can find it, and say that it passed. Even parsing is done here, not by the caller:
 Python's parser can crash on deeply nested text.
 """
 
+import ast
 import json
 import os
 import re
@@ -39,19 +41,37 @@ def main() -> None:
 def code_of(answer: str) -> str:
     """The code in a model's answer: its first code block, or the whole of it, without prose above and below.
 
-    Code starts at the first line that opens some (def, class, import, decorator, try or assignment) and goes on as long
-    as it parses, so that an answer cut off amid a second function keeps the first. An answer without such a line comes
+    Text that parses is kept whole, but for lines above that only look like code ("Answer: python"). In other text, code
+    starts at the first line that opens some (def, class, import, decorator, try or assignment) and goes on as long as
+    it parses, so that an answer cut off amid a second function keeps the first. An answer without such a line comes
     back as it is.
     """
     fenced = _FENCE.search(answer)
     for text in [fenced[1], answer] if fenced else [answer]:
         lines = text.splitlines()
-        start = next((i for i, line in enumerate(lines) if _OPENS_CODE.match(line)), len(lines))
+        opening = next((i for i, line in enumerate(lines) if _OPENS_CODE.match(line)), len(lines))
+        start = opening if opening == len(lines) else _first_statement(lines, opening)
         for end in range(len(lines), start, -1):
             code = textwrap.dedent("\n".join(lines[start:end]))
             if _parses(code):
                 return code
     return answer
+
+
+def _first_statement(lines: list[str], otherwise: int) -> int:
+    """The line of the first statement that does something, if all of the text parses."""
+    code = textwrap.dedent("\n".join(lines))
+    doing = [one for one in ast.parse(code).body if not _is_idle(one)] if _parses(code) else []
+    if not doing:
+        return otherwise
+    return min(part.lineno for part in (doing[0], *getattr(doing[0], "decorator_list", ()))) - 1
+
+
+def _is_idle(statement: ast.stmt) -> bool:
+    """An expression without a call, such as a docstring, or an annotation without a value."""
+    if isinstance(statement, ast.Expr):
+        return not any(isinstance(node, ast.Call) for node in ast.walk(statement))
+    return isinstance(statement, ast.AnnAssign) and statement.value is None
 
 
 def _parses(code: str) -> bool:

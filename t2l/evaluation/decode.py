@@ -48,25 +48,30 @@ def greedy_tokens(
     tokenizer: PreTrainedTokenizerBase,
     ids: Sequence[Sequence[int]],
     weights: LoraWeights | None,
-    max_new_tokens: int,
+    limits: Sequence[int],
 ) -> list[list[int]]:
-    """New tokens of each prompt, up to its end token and with it; weights: one adapter a prompt, or one for all."""
+    """New tokens of each prompt, up to its end token and with it, or to its own limit, whatever the others do.
+
+    weights: one adapter a prompt, or one for all.
+    """
     ends = end_tokens(base.model, tokenizer)
-    rows = _Rows(ids, ends, base.model.device)
-    new_B_T = torch.full((len(ids), max_new_tokens), ends[0], device=base.model.device)
-    while len(rows) and rows.written < max_new_tokens:
+    rows = _Rows(ids, ends, limits, base.model.device)
+    new_B_T = torch.full((len(ids), max(limits)), ends[0], device=base.model.device)
+    while len(rows):
         with base.adapters(weights):
             rows.advance(base.model, new_B_T)
         kept_R = rows.drop_ended()
         if weights is not None and len(weights) > 1:
             weights = weights.select(kept_R)
-    return [_up_to_end(row, ends) for row in new_B_T.tolist()]
+    return [_up_to_end(row[:limit], ends) for row, limit in zip(new_B_T.tolist(), limits, strict=True)]
 
 
 class _Rows:
     """The rows in the batch: which prompts they answer, and what the model needs to go on with them."""
 
-    def __init__(self, ids: Sequence[Sequence[int]], ends: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self, ids: Sequence[Sequence[int]], ends: Sequence[int], limits: Sequence[int], device: torch.device
+    ) -> None:
         width = max(map(len, ids))
         # Padded here, not by the tokenizer: many have no padding token, and generation wants it on the left.
         self._input_R_T = torch.tensor([[ends[0]] * (width - len(row)) + list(row) for row in ids], device=device)
@@ -74,21 +79,22 @@ class _Rows:
         self._positions_R_T = (self._mask_R_T.cumsum(1) - 1).clamp(min=0)
         self._numbers_R = torch.arange(len(ids), device=device)
         self._ended_R = torch.zeros(len(ids), dtype=torch.bool, device=device)
+        self._limit_R = torch.tensor(limits, device=device)
         self._ends = torch.tensor(ends, device=device)
         self._cache: DynamicCache | None = None
-        self.written = 0
+        self._written = 0
 
     def __len__(self) -> int:
         return len(self._numbers_R)
 
     def advance(self, model: PreTrainedModel, new_B_T: Tensor) -> None:
-        """Write tokens, one a row and step, until dropping the rows that have ended pays, or there is no more room."""
-        while self.written < new_B_T.shape[1]:
+        """Write tokens, one a row and step, until dropping the rows that have ended pays."""
+        while True:
             token_R = self._next(model)
-            new_B_T[self._numbers_R, self.written] = token_R
-            self.written += 1
-            self._ended_R |= torch.isin(token_R, self._ends)
-            if int(self._ended_R.sum()) >= _ENDED_SHARE * len(self):
+            new_B_T[self._numbers_R, self._written] = token_R
+            self._written += 1
+            self._ended_R |= torch.isin(token_R, self._ends) | (self._limit_R <= self._written)
+            if self._written == new_B_T.shape[1] or int(self._ended_R.sum()) >= _ENDED_SHARE * len(self):
                 return
 
     def _next(self, model: PreTrainedModel) -> Tensor:
@@ -111,7 +117,7 @@ class _Rows:
     def drop_ended(self) -> Tensor:
         """Places [R] of the rows that stay."""
         kept_R = (~self._ended_R).nonzero().flatten()
-        for name in ("_input_R_T", "_mask_R_T", "_positions_R_T", "_numbers_R", "_ended_R"):
+        for name in ("_input_R_T", "_mask_R_T", "_positions_R_T", "_numbers_R", "_limit_R", "_ended_R"):
             setattr(self, name, getattr(self, name)[kept_R])
         if self._cache is not None and len(kept_R):
             self._cache.batch_select_indices(kept_R)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from t2l.lora.spec import LoraSpec
 
 
+_GATED_ENCODERS = ("new",)
+"""gte's."""
+
+
 @dataclass(frozen=True)
 class Transformer:
     """The sizes of a stack of transformer layers that set its matrix products; `of` reads them off a model's config."""
@@ -45,7 +49,7 @@ class Transformer:
             heads=heads,
             kv_heads=getattr(config, "num_key_value_heads", None) or heads,
             head_dim=getattr(config, "head_dim", None) or hidden // heads,
-            gated=not is_encoder,
+            gated=not is_encoder or config.model_type in _GATED_ENCODERS,
             vocab=0 if is_encoder else config.vocab_size,
         )
 
@@ -97,10 +101,11 @@ def hypernet_flops(config: "HypernetConfig", spec: "LoraSpec", embedding_dim: in
     places = spec.num_layers * len(spec.modules)
     sides = places * (1 if config.variant == "L" else 2)
     ranks = spec.rank if config.variant == "S" else 0
+    ranked = sides * ranks if config.rank_positions == "rotary" else ranks
     trunk = (
         embedding_dim * config.task_features
         + places * 2 * block  # mixer, first block
-        + (sides + ranks) * block  # second block: what has been mixed, and the ranks' own table
+        + (sides + ranked) * block  # second block: what has been mixed, then each rank of it, or the ranks' own table
         + sides * max(ranks, 1) * (latent * hidden + hidden * out)
     )
     return 2 * (trunk + out * spec.num_parameters)

@@ -36,13 +36,14 @@ def greedy_texts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     weights: LoraWeights | None,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     max_prompt_tokens: int | None = None,
 ) -> list[str]:
     """What the model writes after each prompt, in the prompts' order, without special tokens.
 
     prompts: whole texts, begin-of-text token included, as PromptFormat makes them.
     weights: one adapter a prompt, or one for all of them; None: the base model alone.
+    max_new_tokens: of all answers, or of each.
     max_prompt_tokens: of longer prompts, and of those that leave no room to answer, the end is kept.
 
     Raises SpecMismatchError for another number of adapters, DataError for a prompt that leaves no room to answer
@@ -54,22 +55,31 @@ def greedy_texts(
         raise SpecMismatchError(f"{len(weights)} adapters for {len(prompts)} prompts: give one each, or one for all")
     # verbose=False: of what is too long we say more ourselves.
     ids: list[list[int]] = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[assignment]
-    room = prompt_room(base.model, max_new_tokens)
-    if max_prompt_tokens is not None and room > 0:
-        ids = [row[-min(max_prompt_tokens, room) :] for row in ids]
-    if (longest := max(map(len, ids))) > room:
-        raise DataError(
-            f"a prompt of {longest} tokens and an answer of up to {max_new_tokens} exceed the base model's "
-            f"{room + max_new_tokens}: shorten the input or lower max_new_tokens"
-        )
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    ids = [
+        _with_room(row, prompt_room(base.model, limit), limit, max_prompt_tokens)
+        for row, limit in zip(ids, limits, strict=True)
+    ]
     answers = [""] * len(prompts)
-    for rows in batches(ids, batch_size(base.model), max_new_tokens):
+    for rows in batches(ids, batch_size(base.model), max(limits)):
         mine = weights if weights is None or len(weights) == 1 else weights.select(rows)
-        answer_ids = greedy_tokens(base, tokenizer, [ids[row] for row in rows], mine, max_new_tokens)
+        answer_ids = greedy_tokens(base, tokenizer, [ids[row] for row in rows], mine, [limits[row] for row in rows])
         texts = tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             answers[row] = text
     return answers
+
+
+def _with_room(ids: list[int], room: int, max_new_tokens: int, max_prompt_tokens: int | None) -> list[int]:
+    """A prompt, cut where that is allowed."""
+    if max_prompt_tokens is not None and room > 0:
+        ids = ids[-min(max_prompt_tokens, room) :]
+    if len(ids) > room:
+        raise DataError(
+            f"a prompt of {len(ids)} tokens and an answer of up to {max_new_tokens} exceed the base model's "
+            f"{room + max_new_tokens}: shorten the input or lower max_new_tokens"
+        )
+    return ids
 
 
 def batches(ids: Sequence[Sequence[int]], size: int, max_new_tokens: int) -> Iterator[list[int]]:

@@ -5,6 +5,8 @@ and inputs, an adapter from another task's description. ``junk`` shows that it i
 ``static`` (one adapter, the mean over training descriptions) that it is none of having an average one.
 """
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class Question:
 
 def _seen(tasks: Sequence[Task], t: int, i: int) -> str:
     texts = tasks[t].descriptions
-    return texts[i % NUM_WORDINGS * 11 % len(texts)]
+    return texts[i % NUM_WORDINGS * _stride(11, len(texts)) % len(texts)]
 
 
 def _unseen(tasks: Sequence[Task], t: int, i: int) -> str:
@@ -60,7 +62,12 @@ def _shuffled(tasks: Sequence[Task], t: int, i: int) -> str:
     others = [other for other in (*range(t + 1, len(tasks)), *range(t)) if tasks[other].unseen_descriptions]
     if not others:
         raise DataError(f"task '{tasks[t].name}' is alone in its split: there is no other description to shuffle in")
-    return _unseen(tasks, others[i * 31 % len(others)], i)
+    return _unseen(tasks, others[i * _stride(31, len(others)) % len(others)], i)
+
+
+def _stride(least: int, places: int) -> int:
+    """Steps that come to all places before they come to one again."""
+    return next(step for step in itertools.count(least) if math.gcd(step, places) == 1)
 
 
 def _junk(tasks: Sequence[Task], t: int, i: int) -> str:

@@ -64,7 +64,8 @@ class Record(Head):
 
     score: mean over tasks of each task's own metric, which by_task holds; scores: mean over tasks by scorer;
     margin_95: half the width of a 95 % interval of the score by Student's t, tasks taken as the independent units.
-    weights: hash of what made the adapters, so that scores are not taken for those of weights that came later.
+    source_sha256: of what was measured, adapters' maker, base model and data, so that scores are not taken for those
+    of what came later under the same name.
     """
 
     score: float
@@ -73,10 +74,10 @@ class Record(Head):
     num_questions: int
     by_task: dict[str, float]
     seconds: float
-    weights: str | None = None
+    source_sha256: str | None = None
 
     @classmethod
-    def of(cls, head: Head, tasks: Mapping[str, TaskScore], seconds: float, weights: str | None = None) -> Self:
+    def of(cls, head: Head, tasks: Mapping[str, TaskScore], seconds: float, source_sha256: str | None = None) -> Self:
         """Sum up what the tasks scored."""
         scorers = dict.fromkeys(name for task in tasks.values() for name in task.by_scorer)
         own = [task.own for task in tasks.values()]
@@ -91,7 +92,7 @@ class Record(Head):
             num_questions=sum(task.num_questions for task in tasks.values()),
             by_task={name: task.own for name, task in tasks.items()},
             seconds=round(seconds, 3),
-            weights=weights,
+            source_sha256=source_sha256,
         )
 
     @property

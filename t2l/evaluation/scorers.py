@@ -1,14 +1,14 @@
 """Scorers: functions from an answer and its reference to a score in [0, 1]; ``SCORERS`` has them by name.
 
-All are pure, except that ``pass_at_1`` runs the answer in a process of its own.
+All are pure, except that ``pass_at_1`` runs the answer in a process of its own. What they read from a reference, and
+which they refuse, is in t2l/tasks/references.py.
 """
 
 import re
 from collections.abc import Callable
-from decimal import Decimal
 
-from t2l.errors import DataError
 from t2l.evaluation.pass_at_1 import pass_at_1
+from t2l.tasks.references import label_of, last_number, number_in, verdict_of
 
 Scorer = Callable[[str, str], float]
 
@@ -38,9 +38,7 @@ def choice(answer: str, reference: str) -> float:
 
     Raises DataError for a reference that is not one letter or digit.
     """
-    label = re.sub(r"[\W_]", "", reference).upper()
-    if not re.fullmatch("[A-Z0-9]", label):
-        raise DataError(f"the reference of a choice is {reference!r}: give the label of the right option")
+    label = label_of(reference)
     return float((_DIGITS if label.isdigit() else _LETTERS).picked(answer) == label)
 
 
@@ -51,10 +49,7 @@ def true_false(answer: str, reference: str) -> float:
 
     Raises DataError for another reference.
     """
-    expected = reference.strip().lower()
-    if expected not in ("true", "false"):
-        raise DataError(f"the reference is {reference!r}: give true or false")
-    return float(_verdict(answer) == expected)
+    return float(_verdict(answer) == verdict_of(reference))
 
 
 def number(answer: str, reference: str) -> float:
@@ -67,10 +62,7 @@ def number(answer: str, reference: str) -> float:
 
     Raises DataError for a reference without a number.
     """
-    expected = _number(reference)
-    if expected is None:
-        raise DataError(f"the reference {reference!r} holds no number: choose another metric for this task")
-    return float(_number(answer) == expected)
+    return float(last_number(answer) == number_in(reference))
 
 
 SCORERS: dict[str, Scorer] = {
@@ -137,22 +129,3 @@ def _verdict(answer: str) -> str | None:
         return {"yes": "true", "no": "false"}[begins[1].lower()]
     said = {(word.lower() == "true") != bool(negated) for negated, word in _TRUTH.findall(answer)}
     return str(said.pop()).lower() if len(said) == 1 else None
-
-
-_NUMBER = re.compile(
-    r"(?P<minus>(?<![\w)\]])[-−])?[$£€]?(?P<minus_after>(?<=[$£€])[-−])?"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![.0-9])\.[0-9]+)"
-    r"(?:/(?P<below>[1-9][0-9]*))?"
-)
-
-
-def _number(text: str) -> Decimal | None:
-    """The number that a text ends in; the rule is at ``number``."""
-    marked = _NUMBER.search(text.partition("####")[2])
-    found = marked or next(reversed(list(_NUMBER.finditer(text))), None)
-    if found is None:
-        return None
-    value = Decimal(found["digits"].replace(",", ""))
-    if found["below"]:
-        value /= Decimal(found["below"])
-    return value.copy_negate() if found["minus"] or found["minus_after"] else value

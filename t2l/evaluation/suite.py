@@ -58,7 +58,7 @@ class Evaluation:
                 self._tokenizer,
                 [self._prompt(question) for question in batch],
                 self._adapters(batch),
-                self._longest(batch),
+                self._limits(batch),
                 self._longest_prompt(batch),
             )
             answers += [(question.prefill + text).strip() for question, text in zip(batch, texts, strict=True)]
@@ -82,13 +82,12 @@ class Evaluation:
         explained = any(question.definition or question.shots for question in batch)
         return sys.maxsize if explained else self._data.max_prompt_tokens
 
-    def _longest(self, batch: Sequence[Question]) -> int:
-        """What the tasks say, or a few tokens more than the longest right answer: enough to be wrong in."""
-        limit = self._data.within(positions(self._base.model)).max_response_tokens
-        given = [question.max_new_tokens for question in batch if question.max_new_tokens is not None]
-        texts = [question.answer for question in batch if question.max_new_tokens is None]
-        ids = self._tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return max(min(number, limit) for number in (*given, *(len(row) + _SPARE_TOKENS for row in ids)))  # type: ignore[arg-type]
+    def _limits(self, batch: Sequence[Question]) -> list[int]:
+        """Tokens of each answer: what its task says, or a few more than the right one has: enough to be wrong in."""
+        most = self._data.within(positions(self._base.model)).max_response_tokens
+        ids: list[list[int]] = self._tokenizer([q.answer for q in batch], add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        wanted = [q.max_new_tokens or len(row) + _SPARE_TOKENS for q, row in zip(batch, ids, strict=True)]
+        return [min(number, most) for number in wanted]
 
 
 def _score(answered: Sequence[tuple[Question, str]]) -> TaskScore:

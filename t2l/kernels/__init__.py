@@ -1,7 +1,12 @@
 """Triton kernels for NVIDIA GPUs, each beside a plain torch path that other devices take."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from t2l.errors import ConfigError
 
 AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities."""
@@ -42,3 +47,9 @@ def infers(x: Tensor, weight: Tensor) -> bool:
     under autocast."""
     known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
     return known and not torch.is_grad_enabled() and usable(x.device, HOPPER)
+
+
+def check_attention(arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what a model asks of its attention and our kernels, or torch's, would leave out."""
+    if unknown := [name for name in ("s_aux", "softcap") if arguments.get(name) is not None]:
+        raise ConfigError(f"the base model's attention has {' and '.join(unknown)}, which is not supported on a GPU")

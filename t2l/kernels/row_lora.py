@@ -13,10 +13,12 @@ from triton.language.extra.cuda import gdc_wait
 
 from t2l.kernels import HOPPER, usable
 
-_BLOCK_I, _BLOCK_O = 4096, 4096
-"""Much of A and B in flight at a time: a program's time is that of its first load."""
+_BLOCK = 4096
+"""Much of A and B in flight at a time, a program's time is that of its first load; for ranks up to 8, of larger ones as
+much less as fits into registers."""
 _SMALL = 1024
-"""Outputs of which a program takes few enough registers to start early. These three are the fastest on an H200."""
+"""Outputs of which a program takes few enough registers to start early. Both are the fastest on an H200 for rank 8."""
+_LEAST = 256
 
 
 @triton.jit
@@ -80,8 +82,10 @@ def row_lora(y_N_O: Tensor, x_N_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, scaling
     out_features = B_NOR.shape[1]
     assert x_N_I.is_contiguous() and y_N_O.is_contiguous() and fits(A_NRI, B_NOR)
     out_N_O = torch.empty_like(y_N_O)
-    block_o = min(_BLOCK_O, triton.next_power_of_2(out_features))
-    small = block_o <= _SMALL
+    block_r = triton.next_power_of_2(rank)
+    block = max(_LEAST, _BLOCK * 8 // max(8, block_r))
+    block_o = min(block, triton.next_power_of_2(out_features))
+    small = block_o <= _SMALL and block_r <= 8
     early = small and usable(y_N_O.device, HOPPER)
     _row_lora[(n, triton.cdiv(out_features, block_o))](
         x_N_I,
@@ -96,8 +100,8 @@ def row_lora(y_N_O: Tensor, x_N_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, scaling
         scaling,
         RANK=rank,
         EARLY=early,
-        BLOCK_R=triton.next_power_of_2(rank),
-        BLOCK_I=min(_BLOCK_I, triton.next_power_of_2(in_features)),
+        BLOCK_R=block_r,
+        BLOCK_I=min(block, triton.next_power_of_2(in_features)),
         BLOCK_O=block_o,
         num_warps=8 if small else 16,
         **({"launch_pdl": True} if early else {}),

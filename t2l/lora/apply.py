@@ -157,8 +157,11 @@ class PerRowLora(nn.Module):
         cast_weights = weights.to(weight.device, _compute_dtype(self.model, weight.device))
         pairs: list[Pair | None] = []
         for name in self.spec.module_names:
+            A, B = cast_weights.A[name], cast_weights.B[name]
+            if B.stride()[-2:] != (1, B.shape[-2]) and not torch.is_grad_enabled() and kernels.usable(weight.device):
+                B = B.mT.contiguous().mT  # as `row_lora` reads it
             # unbind, not indexing by layer: its backward is one stack, not l sums of full-size tensors
-            pairs += zip(cast_weights.A[name].unbind(1), cast_weights.B[name].unbind(1), strict=True)
+            pairs += zip(A.unbind(1), B.unbind(1), strict=True)
         return pairs
 
     @contextmanager

@@ -30,6 +30,7 @@ class LibraryEntry:
     """One adapter: its task, its folder relative to the library's, and how its training ended.
 
     validation_loss: of the weights that were kept. steps: that it was trained for, the kept weights may be older.
+    examples: a digest of those it was trained on; empty in manifests made before there was one.
     """
 
     task: str
@@ -38,6 +39,7 @@ class LibraryEntry:
     validation_loss: float
     stopped_early: bool
     seconds: float
+    examples: str = ""
 
 
 @dataclass(frozen=True)

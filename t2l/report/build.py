@@ -57,8 +57,9 @@ def _from_checkpoint(folder: Path) -> list[Section]:
     if condition != "description":
         raise CheckpointError(f"the checkpoint {folder} has condition '{condition}': give one that reads descriptions")
     suite = build_suite(t2l.config.data)
-    tasks = suite.test or suite.train
-    sections = [steering(t2l, tasks), first_answers(t2l, tasks[0].unseen_descriptions[0]), atlas(t2l, suite.train)]
+    train = [task.as_held_out() for task in suite.train]  # some have one wording only
+    tasks = suite.test or train
+    sections = [steering(t2l, tasks), first_answers(t2l, tasks[0].unseen_descriptions[0]), atlas(t2l, train)]
     return [section for section in sections if section]
 
 

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from t2l.errors import DataError
+from t2l.tasks.references import check_reference
 from t2l.tasks.sources.records import Records
 from t2l.tasks.task import Example
 
 
-def read_examples(path: Path, records: Records | None = None) -> list[Example]:
+def read_examples(path: Path, records: Records | None = None, metric: str = "exact_match") -> list[Example]:
     """A JSON Lines file of {"input": ..., "output": ...}; blank lines are skipped.
 
+    metric: all answers must be such that it can grade by them.
     Raises DataError naming file, line and field for a bad record, unless `records` is lenient, and for a file that is
-    missing or holds none.
+    missing or holds no good one.
     """
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "does not exist"
@@ -23,9 +25,14 @@ def read_examples(path: Path, records: Records | None = None) -> list[Example]:
     except UnicodeDecodeError:
         raise DataError(f"{path} is no UTF-8 text: give a file of JSON Lines") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    read = (records or Records(strict=True)).read
-    examples = read(lambda item: _example(item[1], f"{path}, line {item[0]}"), numbered)
+    strict = Records(strict=True)
+
+    def parse(item: tuple[int, str]) -> Example:
+        return _example(item[1], f"{path}, line {item[0]}", metric)
+
+    examples = (records or strict).read(parse, numbered)
     if not examples:
+        strict.read(parse, numbered[:1])  # its own complaint says more
         raise DataError(f'{path} holds no example: write {{"input": ..., "output": ...}} in each line')
     return examples
 
@@ -48,7 +55,7 @@ def example_of(record: Any, where: str) -> Example:
     return Example(_text(record["input"], "input", where), output, tuple(also))
 
 
-def _example(line: str, where: str) -> Example:
+def _example(line: str, where: str, metric: str) -> Example:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -56,7 +63,16 @@ def _example(line: str, where: str) -> Example:
     example = example_of(record, where)
     if unknown := sorted(set(record) - {"input", "output"}):
         raise DataError(f"{where} has an unknown field '{unknown[0]}': a record has input and output")
+    for answer in example.answers:
+        _check(answer, metric, where)
     return example
+
+
+def _check(answer: str, metric: str, where: str) -> None:
+    try:
+        check_reference(metric, answer)
+    except DataError as error:
+        raise DataError(f"{where}: the metric '{metric}' cannot grade by the field 'output': {error}") from None
 
 
 def _text(value: object, field: str, where: str) -> str:

@@ -60,7 +60,7 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> TextFeatures: ...
 
     def identity(self) -> str:
-        """The same for encoders that say the same: a digest of weights and settings."""
+        """The same for encoders that say the same: a digest of weights, settings and tokenizer."""
         ...
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -19,6 +19,7 @@ from t2l.errors import ConfigError
 from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.prompts import PromptFormat
+from t2l.text.tokenizer import tokenizer_json
 
 
 class LlmEncoder(TokenEncoder):
@@ -49,7 +50,8 @@ class LlmEncoder(TokenEncoder):
         self._probe_ids_P = torch.tensor(list(chain(*self._probes)), dtype=torch.long, device=model.device)
 
     def identity(self) -> str:
-        return encoder_digest(self._model, self._pooling, self._opening, self._probes, self._num_layers)
+        settings = self._pooling, self._opening, self._probes, self._num_layers, tokenizer_json(self._tokenizer)
+        return encoder_digest(self._model, *settings)
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         return [(len(row),) for row in self._rows(clean_descriptions(texts))]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from t2l.hub import find
 from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.remote_code import mend
+from t2l.text.tokenizer import tokenizer_json
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of ``model.safetensors`` of sentence-transformers/all-MiniLM-L6-v2, the official file."""
@@ -86,7 +88,9 @@ class SentenceEncoder(TokenEncoder):
         self.feature_dim = dimension
 
     def identity(self) -> str:
-        return encoder_digest(self._model, self._pooling, self._limit)
+        parts: Any = self._model.children()
+        modules = [(type(part).__name__, part.get_config_dict()) for part in parts]
+        return encoder_digest(self._model, self._pooling, self._limit, modules, tokenizer_json(self._model.tokenizer))
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._limit)

@@ -72,8 +72,8 @@ def train_loras(
     """Train an adapter for each task, `at_once` of them in one batch; tasks are taken as slots become free.
 
     Prompts hold the input alone, no description; they and answers are cut to the limits of `data`. The host waits for
-    the device at evaluations only. Raises DataError for a task with too few examples, ConfigError for a base whose
-    logits are more than its head's output.
+    the device at evaluations only. Raises DataError for a task with too few examples (see `num_train`), ConfigError for
+    a base whose logits are more than its head's output.
     """
     check_head(base.model)
     waiting, queue = iter(tasks), _Queue(base, RowMaker(base, tokenizer, data), settings)
@@ -81,6 +81,11 @@ def train_loras(
     while len(queue):
         yield queue.round()
         queue.fill(list(islice(waiting, at_once - len(queue))))
+
+
+def num_train(task: Task, settings: OracleTraining) -> int:
+    """Examples that may be trained on, which validation leaves; none: the task cannot be trained."""
+    return max(0, len(task.train) - settings.validation_examples)
 
 
 def refine_loras(
@@ -179,7 +184,13 @@ class _Queue:
     def fill(self, tasks: Sequence[Task]) -> None:
         """Give each task a slot."""
         for task in tasks:
-            held_out = range(self._num_train(task), len(task.train))
+            number = num_train(task, self._settings)
+            if not number:
+                raise DataError(
+                    f"task '{task.name}' has {len(task.train)} training examples, of which validation takes "
+                    f"{self._settings.validation_examples}: give it more, or lower validation_examples"
+                )
+            held_out = range(number, len(task.train))
             validation = self._rows.make([task.train[i] for i in held_out])
             self._in.append(_InTraining(task, validation, time.perf_counter()))
         fresh = LoraSlots(self._start.select([0] * len(tasks)))
@@ -204,7 +215,7 @@ class _Queue:
         drawn = [
             one.task.train[i]
             for one, step in zip(self._in, self._slots.updates, strict=True)
-            for i in draw(self._num_train(one.task), number, f"{seed}:{one.task.name}:{step}")
+            for i in draw(num_train(one.task, self._settings), number, f"{seed}:{one.task.name}:{step}")
         ]
         return self._rows.batch(self._rows.make(drawn), number)
 
@@ -248,13 +259,3 @@ class _Queue:
 
     def _ended(self, slot: int) -> bool:
         return self._slots.updates[slot] >= self._settings.steps
-
-    def _num_train(self, task: Task) -> int:
-        """Examples that may be trained on."""
-        number = len(task.train) - self._settings.validation_examples
-        if number < 1:
-            raise DataError(
-                f"task '{task.name}' has {len(task.train)} training examples, of which validation takes "
-                f"{self._settings.validation_examples}: give it more, or lower validation_examples"
-            )
-        return number

@@ -4,6 +4,8 @@ Axes: B rows, W width that they would be padded to, T tokens of all of them, H q
 size, K labels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from t2l import kernels
+from t2l.errors import SpecMismatchError
 from t2l.lora.apply import PerRowLora, Segments
 
 NAME = "t2l_packed"
@@ -51,8 +54,13 @@ class PackedRows:
         return self.start_B1[place_K // self.width] + place_K % self.width
 
     def segments(self, adapters: int) -> Segments:
-        """Of adapters that serve as many consecutive rows each."""
-        each = (len(self.start_B1) - 1) // adapters
+        """Of adapters that serve as many consecutive rows each. Raises SpecMismatchError if rows do not divide so."""
+        rows = len(self.start_B1) - 1
+        if rows % adapters:
+            raise SpecMismatchError(
+                f"{adapters} adapters cannot share {rows} rows: rows must be a multiple of adapters"
+            )
+        each = rows // adapters
         return (self.row_T // each).int(), self.start_B1[::each].int()
 
     def inputs(self, embeddings_B_W_H: Tensor) -> dict[str, Any]:
@@ -85,6 +93,16 @@ def register() -> str:
     return NAME
 
 
+@contextmanager
+def without_masks() -> Iterator[None]:
+    """For packed rows, which need none; of a sliding window transformers would make one of [T, T]."""
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+    try:
+        yield
+    finally:
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
 def attention(
     module: nn.Module,
     query_B_H_T_D: Tensor,
@@ -98,6 +116,7 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """[B, T, H, D], called by every attention layer; B is 1 where the model's forward was called with packed rows."""
+    kernels.check_attention(kwargs)
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(
             module, query_B_H_T_D, key_B_G_T_D, value_B_G_T_D, attention_mask, scaling=scaling, **kwargs

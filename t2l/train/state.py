@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from t2l.files import complete_folder
-from t2l.storage import MANIFEST_FILE, Copy
+from t2l.storage import MANIFEST_FILE, Copy, discard
 from t2l.train.validations import Validations
 
 _PROGRESS, _STATE = "resume/progress.json", "resume/state.safetensors"
@@ -70,20 +70,26 @@ class CheckpointStore:
         return next((step for step in reversed(self.steps()) if _problem(self.path(step)) is None), None)
 
     def recover(self) -> list[str]:
-        """Make of the folder what training goes on from: fetch what is not here, remove what a killed run was writing,
-        set damaged checkpoints aside. Returns a sentence about each of these. One process calls this, when none saves.
+        """Make of the folder, and of its copy, what training goes on from: fetch what is not here, remove what a killed
+        run was writing, set damaged checkpoints aside, drop scores of steps that come again. Returns a sentence about
+        each that is set aside. One process calls this, when none saves.
         """
         for path in self._folder.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
         said = self._set_aside_damaged()
         if self.copy.pull():
             said += self._set_aside_damaged()
+        for step in self.validations.read():
+            if step > max(self.steps(), default=0):
+                path = self.validations.path(step)
+                path.unlink(missing_ok=True)
+                self.copy.forget(path)
+        self.copy.push()  # other machines fetch the newest from there, and a kill may have come before it was sent
         return said
 
     def fetch(self, step: int) -> None:
-        """Have the checkpoint of a step here."""
-        if not self.path(step).exists():
-            self.copy.pull(f"checkpoints/{self.path(step).name}/")
+        """Have the checkpoint of a step here, as it is in the copy."""
+        self.copy.pull(f"checkpoints/{self.path(step).name}/")
 
     def _set_aside_damaged(self) -> list[str]:
         """They must not stay: a newer one would count among the newest, which are kept, in place of one yet to come."""
@@ -124,7 +130,7 @@ class CheckpointStore:
         kept = {*self.due(), *self.steps()[-self._keep :], *self._scored()[-1:]}
         for step in self.steps():
             if step not in kept:
-                shutil.rmtree(self.path(step))
+                discard(self.path(step))
 
     def _scored(self) -> list[int]:
         """Checkpoints by their scores, the best last."""

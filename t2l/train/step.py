@@ -5,7 +5,7 @@ Axes: B rows, T tokens, H hidden size, K labels, V vocabulary, N texts, S tokens
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from t2l.text.encoder import TextFeatures
 from t2l.train.last_mlp import last_mlp_at
 from t2l.train.losses import Losses, LossInputs, SoftLabels, through_base_losses
 from t2l.train.module import TrainModule
-from t2l.train.packed import PackedRows, can_pack
+from t2l.train.packed import PackedRows, can_pack, without_masks
 
 
 class SftModule(TrainModule):
@@ -100,11 +100,13 @@ def label_logits(
     if embeddings_B_T_H is None:
         embeddings_B_T_H = embed(base, batch)
     inputs, segments, positions_K = {"inputs_embeds": embeddings_B_T_H}, None, batch.label_positions_K
+    masks: AbstractContextManager[None] = nullcontext()
     if can_pack(base):
+        masks = without_masks()
         rows = PackedRows.of(batch.lengths_B, embeddings_B_T_H.shape[1], batch.count)
         inputs, positions_K = rows.inputs(embeddings_B_T_H), rows.find(positions_K)
         segments = None if weights is None else rows.segments(len(weights))
-    with base.adapters(weights, segments), last_mlp_at(base, positions_K), _unchecked_rows():
+    with base.adapters(weights, segments), last_mlp_at(base, positions_K), masks, _unchecked_rows():
         hidden = base.model.base_model(**inputs, use_cache=False).last_hidden_state
     return head(base.model, hidden.flatten(0, 1).index_select(0, positions_K))
 

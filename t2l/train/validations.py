@@ -31,13 +31,16 @@ class Validations:
     def __init__(self, run_dir: Path) -> None:
         self._folder = run_dir / "validation"
 
+    def path(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}.json"
+
     def read(self) -> dict[int, Validation]:
         """All there are by now, by step; without damaged ones, which are then made again."""
         found = [_read(path) for path in sorted(self._folder.glob("step-*.json"))]
         return {validation.step: validation for validation in found if validation}
 
     def write(self, validation: Validation) -> None:
-        write_json(self._folder / f"step-{validation.step:06d}.json", asdict(validation))
+        write_json(self.path(validation.step), asdict(validation))
 
 
 def _read(path: Path) -> Validation | None:

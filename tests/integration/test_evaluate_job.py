@@ -33,7 +33,7 @@ def test_actors_find_what_one_process_finds(cluster: str) -> None:
 def test_an_evaluators_own_error_comes_out_as_itself(cluster: str) -> None:
     request = Request(splits=("held_out",), methods=("t2l",))
     [aim, *_] = aims_of(request)
-    broken = type(aim)(aim.head, "/no/such/checkpoint", aim.weights, aim.scope, aim.tasks)
+    broken = type(aim)(aim.head, "/no/such/checkpoint", aim.source_sha256, aim.scope, aim.tasks)
     with pytest.raises(CheckpointError, match="/no/such/checkpoint"):
         list(on_ray(base_of(request), [Item(0, broken, (TASKS[0].name,))]))
 

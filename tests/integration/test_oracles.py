@@ -14,6 +14,7 @@ import pytest
 import yaml
 from tiny import tiny_settings
 
+from t2l.data import suite
 from t2l.lora.library import MANIFEST_FILE, Library, Manifest
 
 JOB = Path(__file__).parents[2] / "jobs" / "train_oracles.py"
@@ -85,7 +86,7 @@ def test_splits_in_this_process(job: Callable[..., int], tmp_path: Path) -> None
 
 
 def test_what_cannot_be_trained_is_one_sentence(
-    cluster: str, job: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cluster: str, job: Callable[..., int], config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*arguments: str) -> str:
         assert job("-o", tmp_path / "out", *arguments) == 1
@@ -97,4 +98,39 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert "cpus_per_worker is 1000, but the largest node has" in refused("--cpus-per-worker", "1000")
     assert "at_once is 0" in refused("--at-once", "0")
     assert "there are no tasks" in refused("--tasks", "0")
-    assert "of which validation takes 70000" in refused("--validation-examples", "70000"), "a worker's own error"
+    assert "no more training examples than validation takes (70000)" in refused("--validation-examples", "70000")
+    other = yaml.safe_load(config.read_text()) | {"lora": {"target_modules": ["nope"]}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    assert "nope" in refused("--config", str(tmp_path / "other.yaml")), "a worker's own error"
+
+
+def test_own_tasks_that_are_too_small_or_have_changed_are_named(
+    job: Callable[..., int], config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def own_task(name: str, split: str, train: int, output: str = "yes") -> None:
+        folder = tmp_path / "tasks" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "task.yaml").write_text(f"descriptions: [Do {name}.]\nsplit: {split}\n")
+        for part, number in (("train", train), ("test", 1)):
+            lines = [json.dumps({"input": f"{part} {i}", "output": output}) for i in range(number)]
+            (folder / f"{part}.jsonl").write_text("\n".join(lines))
+
+    own_task("good", "train", 8)
+    own_task("small", "train", 4)
+    own_task("bare", "test", 0)
+    (tmp_path / "tasks" / "bare" / "train.jsonl").unlink()
+    settings = yaml.safe_load(config.read_text()) | {"data": {"suite": "jsonl", "path": str(tmp_path / "tasks")}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(settings))
+    library = tmp_path / "library"
+    again = ("--config", tmp_path / "own.yaml", "--no-ray", "--split", "train", "--split", "test", "-o", library)
+
+    assert job(*again) == 0
+    shown = capfd.readouterr().out
+    assert "note: left out" in shown and "small (4), bare (0)" in shown and "1/1 adapters" in shown
+    before = adapters_of(library)
+    assert list(before) == ["good"]
+    assert job(*again) == 0 and adapters_of(library) == before
+    own_task("good", "train", 8, output="no")
+    suite._built.cache_clear()
+    assert job(*again) == 1
+    assert "adapters that were trained on other examples of good: choose another folder" in capfd.readouterr().err

@@ -305,6 +305,13 @@ def test_what_cannot_be_served_is_refused_at_once(
         desk(max_length=100_000)
 
 
+def test_a_closed_engine_refuses(prompts: list[list[int]], desk: Callable[..., Desk]) -> None:
+    ours = desk(rows=2)
+    ours.engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        ours.submit("late", prompts[0])
+
+
 def test_when_the_thread_dies_everybody_is_told(
     t2l: TextToLora, prompts: list[list[int]], desk: Callable[..., Desk]
 ) -> None:

@@ -197,6 +197,15 @@ def test_other_weights_under_the_same_name_are_measured_anew(tmp_path: Path) -> 
     assert measured_records(results) == {("base", None), *T2L} and len(results.records) == 1 + len(T2L)
 
 
+def test_another_base_model_is_measured_anew(tmp_path: Path) -> None:
+    request, results = Request(methods=("base",), splits=("held_out",)), ResultFile(command="x")
+    evaluate(request, results, Pretended())
+    other = copy_of_shipped(tmp_path / "other", base={"path": "elsewhere", "dtype": "float32"})
+    again = Pretended()
+    evaluate(Request((other,), methods=("base",), splits=("held_out",)), results, again)
+    assert again.items and len(results.records) == 1
+
+
 def test_a_library_that_has_grown_is_measured_anew(library: Path, tmp_path: Path) -> None:
     grown = shutil.copytree(library, tmp_path / "oracles")
     request, results = Request(libraries=(grown,), splits=("seen",), methods=("average",)), ResultFile(command="x")

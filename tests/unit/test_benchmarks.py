@@ -280,6 +280,35 @@ def test_a_copy_of_a_hub_folder_will_do(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(easy.train) == 4
 
 
+def test_another_configurations_records_are_no_substitute(tmp_path: Path) -> None:
+    folder = tmp_path / "arc_challenge"
+    config = BenchmarksConfig(path=str(tmp_path), names=("arc_challenge",), strict=True)
+    for split, records in (("train", TRAIN["arc_easy"]), ("test", TEST["arc_easy"])):
+        write_jsonl(folder / "ARC-Easy" / f"{split}.jsonl", records)
+        write_jsonl(folder / f"{split}.jsonl", records)
+    with pytest.raises(DataError, match="arc_challenge lacks the folder 'ARC-Challenge', though it has ARC-Easy: copy"):
+        build_suite(config)
+    for split in ("train", "test"):
+        write_jsonl(folder / "ARC-Challenge" / f"{split}.jsonl", TEST["arc_challenge"])
+    assert len(build_suite(config).test[0].test) == 3
+
+
+@pytest.mark.parametrize("layout", ["{}.jsonl", "data/{}-0.jsonl", "{}/0.jsonl"])
+def test_a_folder_without_configurations_is_what_is_wanted(layout: str, tmp_path: Path) -> None:
+    for split, records in (("train", TRAIN["arc_easy"]), ("test", TEST["arc_easy"])):
+        write_jsonl(tmp_path / "arc_easy" / layout.format(split), records)
+    [task] = build_suite(BenchmarksConfig(path=str(tmp_path), names=("arc_easy",), strict=True)).test
+    assert (len(task.train), len(task.test)) == (4, 1)
+
+
+def test_a_split_in_two_formats_is_refused(tmp_path: Path) -> None:
+    for split, records in (("train", TRAIN["boolq"]), ("validation", TEST["boolq"])):
+        write_jsonl(tmp_path / "boolq" / f"{split}.jsonl", records)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(TEST["boolq"]), tmp_path / "boolq" / "validation.parquet")
+    with pytest.raises(DataError, match=r"'validation' twice, validation.jsonl and validation.parquet: keep one"):
+        build_suite(BenchmarksConfig(path=str(tmp_path), names=("boolq",)))
+
+
 def test_data_sets_of_the_hub_are_read_alike(tmp_path: Path) -> None:
     """By `datasets`, from a repository with configurations; no hub is at hand, so it lies in a folder."""
     (tmp_path / "ARC-Easy").mkdir()

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import ray
@@ -20,7 +21,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve.settings import SHORT_WAYS
 from t2l.cluster import encode
 from t2l.cluster.sweep import check_concurrency
-from t2l.cluster.train import _encode_ahead, check_resources
+from t2l.cluster.train import _encode_ahead, _note_late_validations, check_resources
 from t2l.config import ClusterConfig, RunConfig, load_config
 from t2l.errors import ResourceError
 
@@ -97,6 +98,17 @@ def test_nodes_that_are_still_to_come_are_counted_on(monkeypatch: pytest.MonkeyP
     assert pools == [8]
     assert check_concurrency({"a": run}, None) == 1, "Ray Tune takes 0 for any number"
     assert check_concurrency({"a": run}, 3) == 3
+
+
+@pytest.mark.parametrize(("gpus", "noted"), [(1, True), (2, True), (3, False)])
+def test_validations_that_must_wait_are_said(monkeypatch: pytest.MonkeyPatch, gpus: int, noted: bool) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)})
+    status, cluster = MagicMock(), ClusterConfig(num_workers=(1, 2))
+    _note_late_validations(RunConfig(cluster=cluster), status)
+    notes = [call.args[0]["note"] for call in status.tell.remote.call_args_list]
+    assert [f"all {gpus} GPUs: validations then wait" in note and "2 checkpoints" in note for note in notes] == [
+        True
+    ] * noted
 
 
 def test_trials_that_the_cluster_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Sentence encoders from any folder, also with code of their own, and base LLMs that have no padding token."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_cls_pooling_after_the_text_rules(folder: Path) -> None:
 def test_a_folder_that_does_not_say_how_it_is_pooled(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no modules\.json, which says how it is pooled"):
         SentenceEncoder(EncoderConfig(model=str(folder.with_name(folder.name.replace("sentence", "bert0")))))
+
+
+@pytest.mark.parametrize(("file", "before", "after"), [
+    ("1_Pooling/config.json", '"cls"', '"mean"'), ("tokenizer.json", '"words"', '"things"'),
+])  # fmt: skip
+def test_whatever_changes_vectors_changes_the_identity(
+    folder: Path, tmp_path: Path, file: str, before: str, after: str
+) -> None:
+    """Else a cache would give the vectors of what the folder held before."""
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    text = (other / file).read_text()
+    assert before in text
+    (other / file).write_text(text.replace(before, after))
+    kept, changed = (SentenceEncoder(EncoderConfig(model=str(place))).identity() for place in (folder, other))
+    assert kept != changed
+    assert kept == SentenceEncoder(EncoderConfig(model=str(folder))).identity()
 
 
 # ---- code that comes with a model

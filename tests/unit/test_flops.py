@@ -74,11 +74,13 @@ def test_the_shipped_base_reads_probes_and_answers() -> None:
     assert counted(lambda: base(torch.randint(9, 90, (1, 33)), logits_to_keep=1)) == shape.answer(33, 1)
 
 
-@pytest.mark.parametrize("variant", ["S", "M", "L"])
+@pytest.mark.parametrize(
+    ("variant", "positions"), [("S", "learned"), ("S", "rotary"), ("M", "learned"), ("L", "learned")]
+)
 @pytest.mark.parametrize("rank", [1, 8])
-def test_a_hypernetwork_makes_one_adapter(variant: Any, rank: int) -> None:
+def test_a_hypernetwork_makes_one_adapter(variant: Any, positions: Any, rank: int) -> None:
     spec = LoraSpec.from_config(CONFIG, ["q_proj", "k_proj", "down_proj"], rank=rank)
-    config = HypernetConfig(variant=variant, latent_size=32, head_input_size=24)
+    config = HypernetConfig(variant=variant, latent_size=32, head_input_size=24, rank_positions=positions)
     model = HyperNetwork(spec, config, 20).eval()
     assert counted(lambda: model(torch.randn(1, 20))) == hypernet_flops(config, spec, 20)
 

@@ -46,6 +46,16 @@ def test_answers_do_not_depend_on_the_batch(batch: int, monkeypatch: pytest.Monk
     assert answers(None) != alone
 
 
+def test_each_answer_has_its_own_limit() -> None:
+    """Whatever stands beside it in the batch."""
+    limits = [3, NEW, 1, 7]
+    together = greedy_texts(base(), TOKENIZER, PROMPTS, None, limits)
+    assert together == [
+        greedy_texts(base(), TOKENIZER, [prompt], None, limit)[0] for prompt, limit in zip(PROMPTS, limits, strict=True)
+    ]
+    assert len({len(text) for text in together}) > 2
+
+
 def test_they_are_what_peft_generates(tmp_path: Path) -> None:
     save_tiny_base(tmp_path / "base")
     found = answers(adapters())

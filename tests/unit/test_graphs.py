@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from t2l import graphs
 from t2l.graphs import GraphByShape
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,3 +45,28 @@ def test_what_waits_for_the_device_is_called_as_it_is(caplog: pytest.LogCaptureF
     assert "cannot be recorded" in caplog.text and caplog.text.count("cannot") == 1
     assert torch.cuda.current_stream() == stream
     assert torch.randn(3, device=DEVICE).shape == (3,), "random numbers are drawn as before"
+
+
+@on_gpu
+def test_one_shape_that_cannot_be_recorded_leaves_the_others() -> None:
+    def sometimes_waits(tensors: Mapping[str, Tensor]) -> Tensor:
+        calls.append(len(tensors["x"]))
+        return tensors["x"] * (float(tensors["y"].sum()) if len(tensors["x"]) == 3 else 2)
+
+    calls: list[int] = []
+    recorded = GraphByShape(sometimes_waits, DEVICE)
+    for rows in (4, 3, 5):
+        recorded(inputs(rows, 0))
+    calls.clear()
+    for rows in (4, 3, 5):
+        recorded(inputs(rows, 1))
+    assert calls == [3]
+
+
+def test_shapes_are_recorded_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST", 2)
+    recorded = GraphByShape(lambda tensors: tensors["x"] + 1, DEVICE)
+    for rows in (3, 4, 5, 6):
+        x = inputs(rows, 0)["x"]
+        assert torch.equal(recorded(inputs(rows, 0)).cpu(), x + 1)
+    assert len(recorded._graphs) == (2 if DEVICE.type == "cuda" else 0)

@@ -14,7 +14,7 @@ ALLOWED = {
     "files": {"errors"},
     "memory": set(),
     "graphs": set(),
-    "kernels": set(),
+    "kernels": {"errors"},
     "config": {"errors"},
     "hub": {"errors"},
     "storage": {"config", "errors"},

@@ -1,19 +1,22 @@
 """A library of adapters: ours with a manifest, anybody's without one, and what is wrong with some."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from t2l.cluster.oracles import LibraryJob, open_manifest, room_for_workers
+from t2l.cluster.oracles import LibraryJob, check_examples, examples_digest, open_manifest, room_for_workers, trainable
 from t2l.config import load_config
-from t2l.errors import CheckpointError, ConfigError, ResourceError, SpecMismatchError
+from t2l.errors import CheckpointError, ConfigError, DataError, ResourceError, SpecMismatchError
 from t2l.lora.library import MANIFEST_FILE, Library, LibraryEntry, Manifest
 from t2l.lora.peft_io import WEIGHTS_FILE, save_peft
 from t2l.lora.spec import LoraSpec, TargetModule
 from t2l.lora.weights import LoraWeights
+from t2l.tasks.task import Example, Task
+from t2l.tasks.universe import universe
 from t2l.train.lora_settings import OracleTraining
 
 Q, V = TargetModule("q_proj", "self_attn.q_proj", 6, 4), TargetModule("v_proj", "self_attn.v_proj", 6, 2)
@@ -135,6 +138,62 @@ def test_libraries_that_know_one_limit_are_gone_on_with(tmp_path: Path) -> None:
     assert new.settings.items() <= open_manifest(job(tmp_path)).settings.items()
     with pytest.raises(ConfigError, match=r"trained with data\.max_prompt_tokens 512, not 384: choose another folder"):
         open_manifest(job(tmp_path, "data.max_prompt_tokens=384"))
+
+
+def task(name: str, number: int, output: str = "out") -> Task:
+    return Task(name, ("",), (), [Example(f"in {i}", output) for i in range(number)], ())
+
+
+class Endless(Sequence[Example]):
+    """Examples of which few may be made."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index):  # type: ignore[override]
+        assert index < 500
+        return self._examples[index]
+
+
+def test_tasks_with_too_few_examples_are_left_out_by_name() -> None:
+    good, made, small, none = task("good", 33), task("made", 4), task("small", 32), task("none", 0)
+    tasks, notes = trainable([good, made, small, none], {"made"}, OracleTraining())
+    assert tasks == [good, made]
+    assert notes == [
+        "left out, as they have no more training examples than validation takes (32): small (32), none (0)"
+    ]
+    assert trainable([made], {"made"}, OracleTraining()) == ([made], [])
+    with pytest.raises(DataError, match=r"all tasks have no more .* \(32\): small \(32\): give them more, or lower"):
+        trainable([small], set(), OracleTraining())
+
+
+def test_adapters_of_other_examples_are_refused_by_name(tmp_path: Path) -> None:
+    old = [task("same", 40), task("changed", 40), task("longer", 40), task("unknown", 40)]
+    entries = [LibraryEntry(one.name, one.name, 1, 0.5, False, 1.0, examples_digest(one)) for one in old[:3]]
+    entries.append(LibraryEntry("unknown", "unknown", 1, 0.5, False, 1.0))  # made before there were digests
+    Manifest("base", {}, tuple(entries)).write(tmp_path)
+    manifest = Manifest.read(tmp_path)
+    check_examples(tmp_path, manifest, old)
+    now = [task("same", 40), task("changed", 40, "other"), task("longer", 41), task("unknown", 41), task("new", 40)]
+    with pytest.raises(ConfigError, match="other examples of changed, longer: choose another folder, or go back to"):
+        check_examples(tmp_path, manifest, now)
+
+
+def test_manifests_without_digests_still_open(ours: Path) -> None:
+    path = ours / MANIFEST_FILE
+    manifest = json.loads(path.read_text())
+    for entry in manifest["adapters"]:
+        del entry["examples"]
+    path.write_text(json.dumps(manifest))
+    assert Library.open(ours).tasks == TASKS
+
+
+def test_of_generated_examples_only_the_first_few_are_made_for_a_digest() -> None:
+    one, other = (replace(drawn, train=Endless(drawn.train)) for drawn in universe(2).train)
+    assert examples_digest(one) == examples_digest(universe(2).train[0]) != examples_digest(other)
 
 
 @pytest.mark.parametrize(

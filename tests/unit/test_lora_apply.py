@@ -24,6 +24,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from t2l import kernels
 from t2l.errors import SpecMismatchError
 from t2l.lora import LoraSpec, LoraWeights, TargetModule
 from t2l.lora.apply import PerRowLora, RowLoraLinear
@@ -279,6 +280,19 @@ def test_the_base_model_is_frozen_and_registers_each_layer_once() -> None:
 
 
 # ---- state and errors
+
+
+def test_for_kernels_adapters_lie_rank_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that come from PEFT folders, and without a copy where they do already."""
+    monkeypatch.setattr(kernels, "usable", lambda *_: True)
+    lora, weights = row_lora(), random_weights(SPEC, 2)
+    turned = LoraWeights(SPEC, weights.A, {name: B.mT.contiguous().mT for name, B in weights.B.items()})
+    with torch.no_grad():
+        for given in (weights.map(Tensor.contiguous), turned):
+            pairs = [pair for pair in lora.pairs(given) if pair is not None]
+            assert all(B.stride()[1:] == (1, B.shape[1]) for _, B in pairs)
+    names = iter(turned.B.values())
+    assert pairs[0][1].data_ptr() == next(names).data_ptr()
 
 
 def test_contexts_nest_and_end_after_errors() -> None:

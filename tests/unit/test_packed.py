@@ -1,6 +1,7 @@
 """Packed rows give padded ones' logits and gradients: on a GPU, or by Triton's interpreter where there is none."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ pytest.importorskip("triton", reason="needs Triton, which torch's builds for GPU
 
 from hypothesis import given
 from hypothesis import strategies as st
-from lora_models import FAMILIES, SHAPE, VOCAB, random_weights
+from lora_models import FAMILIES, SHAPE, VOCAB, random_weights, tiny_model
 from torch import Tensor
 
 from t2l.data.collate import Row, SftBatch, collate
+from t2l.errors import ConfigError, SpecMismatchError
+from t2l.kernels import check_attention
 from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.apply import PerRowLora
 from t2l.train import packed, step
@@ -92,3 +95,30 @@ def test_what_cannot_be_packed_is_padded(monkeypatch: pytest.MonkeyPatch) -> Non
     lora.model.float()
     assert not can_pack(lora)
     assert label_logits(lora, None, batch).dtype == torch.float32
+
+
+def test_packed_rows_of_a_sliding_window_have_no_mask() -> None:
+    """It would be of [T, T], for the tokens of all rows together."""
+    model = tiny_model("mistral")
+    model.config._attn_implementation = packed.register()
+    masks: list[Tensor | None] = []
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(
+            lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+        )
+    model.config.sliding_window = 4
+    for context in (nullcontext(), packed.without_masks(), nullcontext()):
+        with context:
+            model(input_ids=torch.ones(1, 9, dtype=torch.long))
+    assert [mask is None for mask in masks[:: len(model.model.layers)]] == [False, True, False]
+
+
+def test_adapters_that_do_not_divide_packed_rows_are_refused() -> None:
+    rows = PackedRows.of(torch.tensor([2] * 5), 2, 10)
+    with pytest.raises(SpecMismatchError, match="2 adapters cannot share 5 rows"):
+        rows.segments(2)
+
+
+def test_attention_that_kernels_would_leave_out_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has s_aux, which is not supported on a GPU"):
+        check_attention({"s_aux": torch.zeros(1), "softcap": None})

@@ -51,6 +51,18 @@ def test_code_is_found_among_prose(answer: str) -> None:
     assert code_of(answer).strip() == ADD
 
 
+@pytest.mark.parametrize("head", ["MAX, MIN = 3, 4", "N: int = 3", "if True:\n    N = 3", "@staticmethod"])
+def test_code_that_parses_loses_nothing(head: str) -> None:
+    code = f"{head}\n{ADD}"
+    for answer in (code, f"Here:\n```python\n{code}\n```", f"python\n{code}", f"Answer: code\n{code}"):
+        assert code_of(answer).strip() == code
+
+
+def test_constants_above_a_function_are_run() -> None:
+    answer = "MAX, MIN = 1, 0\nZERO: int = MIN\n\ndef add(a, b):\n    return a + b + ZERO"
+    assert pass_at_1(answer, MBPP) == 1
+
+
 def test_an_answer_without_code_is_left_alone() -> None:
     assert code_of("I cannot say.") == "I cannot say."
 

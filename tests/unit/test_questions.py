@@ -98,6 +98,13 @@ def test_training_wording_is_what_training_used(used: int) -> None:
         assert own <= set(original.descriptions[:used]) and len(own) == min(used, NUM_WORDINGS)
 
 
+@pytest.mark.parametrize("number", [2, 3, 32, 33, 63, 94])
+def test_all_other_tasks_take_turns_in_shuffling(number: int) -> None:
+    tasks = [Task(str(n), ("seen",), (str(n),), (), [Example("a", "A")] * 100) for n in range(number)]
+    asked = questions(METHODS["t2l"], "shuffled", tasks, 100, {"1"})
+    assert {question.key for question in asked} == {str(n) for n in range(number) if n != 1}
+
+
 def test_another_tasks_description_needs_another_task() -> None:
     with pytest.raises(DataError, match="alone in its split"):
         ask("t2l", "shuffled", TASKS[:1])

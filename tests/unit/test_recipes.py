@@ -224,7 +224,7 @@ def test_decoding_and_serving_say_the_same(loaded: Loaded) -> None:
         for _ in range(number):
             ids.append(int(logits(base, mine, input_ids=torch.tensor([ids]))[0, -1].argmax()))
         expected.append(ids[len(prompt) :])
-    found = greedy_tokens(base, tokenizer, prompts, weights, number)
+    found = greedy_tokens(base, tokenizer, prompts, weights, [number] * len(prompts))
     assert all(mine == theirs[: len(mine)] for mine, theirs in zip(found, expected, strict=True))
     with torch.inference_mode():
         rows = RowBatch(base, rows=4, max_length=256)

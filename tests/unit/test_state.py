@@ -122,6 +122,38 @@ def test_a_damaged_checkpoint_is_set_aside_by_name(
     assert store.steps() == [1] and store.due() == []
 
 
+def test_a_step_that_comes_again_has_no_score_yet(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2):
+        save(store, step, validate=True)
+        score(store, step, step)
+    (store.path(2) / "config.json").write_text("")
+    store.recover()
+    assert list(store.validations.read()) == [1]
+    save(store, 2, validate=True)
+    assert store.due() == [2] and store.best() == store.path(1)
+
+
+def test_a_kill_while_a_checkpoint_is_removed_leaves_no_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 1)
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        (folder / "manifest.json").unlink(missing_ok=ignore_errors)
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(store, 2)
+    assert store.steps() == [2]
+    assert store.recover() == []
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+
+
 def test_what_follows_a_damaged_checkpoint_is_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     save(store, 9)

@@ -13,7 +13,7 @@ from pyarrow.fs import FileSelector, S3FileSystem
 from t2l.cluster.run import open_run
 from t2l.config import load_config
 from t2l.errors import ResourceError
-from t2l.storage import fetched
+from t2l.storage import Copy, fetched
 from t2l.train.state import CheckpointStore, State
 from t2l.train.validations import Validation
 
@@ -46,8 +46,8 @@ def write_model(folder: Path, state: State, step: int) -> None:
     (folder / "config.json").write_text("{}")
 
 
-def save(store: CheckpointStore, step: int) -> State:
-    state = {"model/x": torch.full((3,), float(step)), "updates": torch.tensor(float(step))}
+def save(store: CheckpointStore, step: int, value: float = 1.0) -> State:
+    state = {"model/x": torch.full((3,), value), "updates": torch.tensor(float(step))}
     store.save(step, state, write_model, validate=True)
     return state
 
@@ -106,6 +106,122 @@ def test_a_damaged_checkpoint_here_is_fetched_again(tmp_path: Path, s3: S3FileSy
     [said] = store.recover()
     assert "set aside" in said and store.newest() == 1
     torch.testing.assert_close(store.state(1), state)
+
+
+def make_old(run_dir: Path) -> None:
+    """As if all of it was written a day ago: S3's times are whole seconds."""
+    for path in run_dir.rglob("*"):
+        yesterday = path.stat().st_mtime - 86_400
+        os.utime(path, (yesterday, yesterday))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def begin_anew(s3: S3FileSystem, tmp_path: Path) -> tuple[Path, State]:
+    """A folder of a run that was deleted in the bucket and trained again elsewhere, and the state of step 1 there."""
+    old = CheckpointStore(tmp_path / "old", 2, URL)
+    for step in (1, 2):
+        save(old, step)
+        old.validations.write(Validation(step, 0.5, {}, 0.1))
+    (old.run_dir / "results.json").write_text("of the old run")
+    make_old(old.run_dir)
+    s3.delete_dir("bucket/runs/mine")
+    return old.run_dir, save(CheckpointStore(tmp_path / "new", 2, URL), 1, value=7.0)
+
+
+def test_a_run_begun_anew_elsewhere_replaces_an_old_copy(s3: S3FileSystem, tmp_path: Path) -> None:
+    folder, state = begin_anew(s3, tmp_path)
+    there = names(s3)
+    again = CheckpointStore(folder, 2, URL)
+    assert again.recover() == []
+    assert again.steps() == [1] and again.due() == [1], "its score was the old one's"
+    torch.testing.assert_close(again.state(1), state)
+    assert not (folder / "results.json").exists()
+    again.copy.push()
+    assert names(s3) == there
+    third = CheckpointStore(tmp_path / "third", 2, URL)
+    torch.testing.assert_close(third.state(1), state)
+
+
+def test_a_machine_that_validates_does_not_take_an_old_checkpoint(s3: S3FileSystem, tmp_path: Path) -> None:
+    folder, state = begin_anew(s3, tmp_path)
+    validates = CheckpointStore(folder, 2, URL)
+    validates.fetch(1)
+    torch.testing.assert_close(validates.state(1), state)
+    assert 1 not in validates.validations.read()
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(
+    s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, state = begin_anew(s3, tmp_path)
+    download = Copy._download  # pyright: ignore[reportPrivateUsage]
+
+    def cut_short(self: Copy, name: str, path: Path) -> None:
+        if name.endswith("state.safetensors"):
+            raise OSError("cut short")
+        download(self, name, path)
+
+    store = CheckpointStore(folder, 2, URL)
+    before = contents(store.path(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Copy, "_download", cut_short)
+        with pytest.raises(OSError, match="cut short"):
+            store.fetch(1)
+    assert contents(store.path(1)) == before
+    assert store.recover() == []
+    torch.testing.assert_close(store.state(1), state)
+
+
+def test_what_is_there_already_is_not_sent_again(
+    s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = CheckpointStore(tmp_path, 2, URL)
+    first.validations.write(Validation(1, 0.5, {}, 0.1))
+    make_old(tmp_path)
+    save(first, 1)
+    sent: list[str] = []
+    upload = Copy._upload  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(Copy, "_upload", lambda self, name: (sent.append(name), upload(self, name)))
+    again = CheckpointStore(tmp_path, 2, URL)
+    assert again.recover() == []
+    again.copy.push()
+    assert sent == []
+    save(again, 2)
+    assert sent and all(name.startswith("checkpoints/step-000002/") for name in sent)
+    assert sent[-1].endswith("manifest.json")
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/step-000002/manifest.json", ""], ids=["cut short", "emptied"])
+def test_a_start_sends_what_is_not_there(s3: S3FileSystem, tmp_path: Path, lost: str) -> None:
+    first, second = (CheckpointStore(tmp_path / name, 2, URL) for name in ("first", "second"))
+    save(first, 1)
+    state = save(first, 2)
+    (first.run_dir / "metrics.jsonl").write_text("until 2\n")
+    whole = {*names(s3), "metrics.jsonl"}
+    if lost:
+        s3.delete_file(f"bucket/runs/mine/{lost}")
+    else:
+        s3.delete_dir_contents("bucket")
+    assert CheckpointStore(first.run_dir, 2, URL).recover() == []
+    assert names(s3) == whole
+    torch.testing.assert_close(second.state(2), state)
+
+
+def test_a_checkpoint_set_aside_takes_its_score_along(s3: S3FileSystem, tmp_path: Path) -> None:
+    first, second = (CheckpointStore(tmp_path / name, 2, URL) for name in ("first", "second"))
+    for step in (1, 2):
+        save(first, step)
+        first.validations.write(Validation(step, 0.5, {}, 0.1))
+    first.copy.push()
+    with s3.open_output_stream("bucket/runs/mine/checkpoints/step-000002/resume/state.safetensors") as file:
+        file.write(b"damaged")
+    assert len(second.recover()) == 1
+    assert not {name for name in names(s3) if "step-000002" in name}
+    save(second, 2)
+    assert second.due() == [2] and list(second.validations.read()) == [1]
 
 
 def test_one_machine_validates_what_another_trains(tmp_path: Path, s3: S3FileSystem) -> None:

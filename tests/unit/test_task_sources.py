@@ -19,6 +19,7 @@ from t2l.config.data import DataConfig
 from t2l.data.suite import BUILDERS, build_suite
 from t2l.errors import ConfigError, DataError, HubAccessError
 from t2l.evaluation.scorers import SCORERS
+from t2l.tasks.references import check_reference
 from t2l.tasks.sources.descriptions import Described, DescriptionFiles
 from t2l.tasks.sources.jsonl import jsonl_suite
 from t2l.tasks.sources.lots_of_loras import read_lots_of_loras
@@ -92,6 +93,9 @@ def test_what_is_never_trained_on_is_all_unseen() -> None:
     described = next(task for task in everything(suite) if task.name == "task375_other")
     assert described.descriptions == ("seen", "seen too")
     assert described.unseen_descriptions == ("Do task375_other.", "kept"), "the authors' words are no paraphrase"
+    sees_it = {375: Described(("do task375_other.",), ("kept",))}
+    again = paper_suite(numbered([SPLITS.train[0], "task375_other"]), sees_it, 0)
+    assert again.extra["unlisted"][0].unseen_descriptions == ("kept",)
 
 
 @settings(deadline=None)
@@ -225,6 +229,10 @@ def test_lots_of_loras(store: Path) -> None:
     assert task.train == (Example("I am sad.\nVery. Input: x", "sadness"), Example("Ça va", "joy", ("Joy",)))
     assert task.test == (Example("Hm", "fear"),)
     assert "Lots-of-LoRAs/task875_emotion, train[2]: the field 'input' asks about nothing" in records.notes[0]
+    lots_of_loras(store, "task876_leaky", train=[row(0, "Hm", "joy"), row(1, "Oh", "joy")], test=[row(2, "Hm", "joy")])
+    [leaky] = read_lots_of_loras(["task876_leaky"], records)
+    assert leaky.train == (Example("Oh", "joy"),)
+    assert records.notes[1:] == ("training examples left out, as their inputs are tested too: 1 of task876_leaky",)
     lots_of_loras(store, "task1_bare", train=[{"text": "a"}], test=[{"text": "a"}])
     with pytest.raises(DataError, match="task1_bare lacks 'input'"):
         read_lots_of_loras(["task1_bare"], records)
@@ -393,6 +401,70 @@ def test_own_records_are_skipped_or_refused(tmp_path: Path) -> None:
         build_suite(parse_config({"data": data | {"strict": True}}).data)
     (tmp_path / "one" / "test.jsonl").unlink()
     with pytest.raises(DataError, match=r"test.jsonl does not exist"):
+        jsonl_suite(tmp_path, Records())
+
+
+def test_answers_that_the_metric_cannot_grade_by_are_bad_records(tmp_path: Path) -> None:
+    """Found before anything is trained; of several right answers each is a reference."""
+    own_task(tmp_path, "one", "descriptions: [Choose.]\nmetric: choice", train="c d", test="a b")
+    test = tmp_path / "one" / "test.jsonl"
+    test.write_text('{"input": "a", "output": ["(B)", "2"]}\n{"input": "b", "output": ["A", "yes"]}\n')
+    complaint = f"{test}, line 2: the metric 'choice' cannot grade by the field 'output': the reference of a choice is"
+    suite = jsonl_suite(tmp_path, Records())
+    assert [example.input for example in suite.train[0].test] == ["a"] and len(suite.train[0].train) == 2
+    assert suite.notes[0].startswith(f"1 bad record was left out, the first: {complaint} 'yes'")
+    with pytest.raises(DataError, match="line 2: the metric 'choice' cannot grade"):
+        jsonl_suite(tmp_path, Records(strict=True))
+    test.write_text('{"input": "b", "output": "yes"}\n')
+    with pytest.raises(DataError, match="line 1: the metric 'choice' cannot grade"):
+        jsonl_suite(tmp_path, Records())
+
+
+@pytest.mark.parametrize(
+    ("metric", "good", "bad"),
+    [
+        ("choice", "(b)", "yes"),
+        ("true_false", "True", "yes"),
+        ("number", "It is 1,000.", "many"),
+        ("pass_at_1", "assert f()", "import f\n# <answer>\n"),
+    ],
+)
+def test_references_are_refused_as_the_scorers_refuse_them(metric: str, good: str, bad: str) -> None:
+    check_reference(metric, good)
+    for refuse in (check_reference, lambda metric, reference: SCORERS[metric]("", reference)):
+        with pytest.raises(DataError, match="the reference"):
+            refuse(metric, bad)
+    check_reference("exact_match", bad)
+
+
+def test_what_is_tested_is_neither_trained_on_nor_seen(tmp_path: Path) -> None:
+    about = "descriptions: [Shout it.]\nunseen_descriptions: [shout it., Louder.]"
+    own_task(tmp_path, "one", about, train="a b c", test="b c d")
+    own_task(tmp_path, "two", "descriptions: [Shout.]", train="a b", test="c")
+    suite = jsonl_suite(tmp_path, Records(strict=True))
+    one, two = suite.train
+    assert [example.input for example in one.train] == ["a"] and len(two.train) == 2 and len(one.test) == 3
+    assert one.unseen_descriptions == ("Louder.",)
+    assert suite.notes == (
+        "unseen descriptions left out, as they are among the seen ones: 1 of one",
+        "training examples left out, as their inputs are tested too: 2 of one",
+    )
+    own_task(tmp_path, "three", "descriptions: [Shout.]", train="c c", test="c")
+    with pytest.raises(DataError, match="all training inputs of the task 'three' are also tested"):
+        jsonl_suite(tmp_path, Records())
+
+
+def test_notes_about_many_tasks_stay_short() -> None:
+    records = Records()
+    for number in range(9):
+        records.leave_out("left out", f"t{number}", number)
+    assert records.notes == ("left out: 8 of t8, 7 of t7, 6 of t6, 5 of t5, 4 of t4, 6 of 3 others",)
+
+
+def test_descriptions_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    own_task(tmp_path, "one", "descriptions: [Shout.]")
+    (tmp_path / "one" / "descriptions.txt").write_bytes("Größer!".encode("latin-1"))
+    with pytest.raises(DataError, match=r"one/descriptions.txt is no UTF-8 text: save it as UTF-8"):
         jsonl_suite(tmp_path, Records())
 
 

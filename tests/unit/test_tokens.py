@@ -15,8 +15,9 @@ from t2l.data.cache import Caches
 from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
-from t2l.data.tokens import Text, Tokenizing, tokenizer_json
+from t2l.data.tokens import Text, Tokenizing
 from t2l.tasks.task import Task
+from t2l.text.tokenizer import tokenizer_json
 
 LIMITS = DataConfig(max_prompt_tokens=9, max_response_tokens=5)
 TOKENIZER = tiny_tokenizer()

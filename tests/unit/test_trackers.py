@@ -32,9 +32,9 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow(tmp_path: Path, monkeypatch: py
 
     run = config(tmp_path, f"tracking.mlflow.uri=file:{tmp_path}/store", "tracking.mlflow.experiment=mine")
     notes: list[str] = []
-    first = Trackers(run, notes.append)
+    first = Trackers(run, run.run_dir, notes.append)
     first.log(1, {"train/loss": 3.0, "train/lr": 0.1})
-    second = Trackers(run, notes.append)  # the first one was killed
+    second = Trackers(run, run.run_dir, notes.append)  # the first one was killed
     second.log(2, {"train/loss": 2.0})
     log_validations([Validation(1, 0.5, {"exact_match": 0.5}, 0.1)], second)
     second.close()
@@ -54,7 +54,8 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow(tmp_path: Path, monkeypatch: py
 def test_a_service_that_is_down_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     notes: list[str] = []
-    trackers = Trackers(config(tmp_path, "tracking.mlflow.uri=http://127.0.0.1:9"), notes.append)
+    run = config(tmp_path, "tracking.mlflow.uri=http://127.0.0.1:9")
+    trackers = Trackers(run, run.run_dir, notes.append)
     trackers.log(1, {"train/loss": 1.0})
     trackers.close()
     [note] = notes
@@ -65,7 +66,7 @@ def test_a_service_that_is_down_is_left_out(tmp_path: Path, monkeypatch: pytest.
 def test_a_missing_package_is_one_sentence(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # as if it was not installed
     with pytest.raises(ResourceError, match=f"tracking.{name} is set, but the package {name} is not installed"):
-        Trackers(config(tmp_path, f"tracking.{name}={{}}"), print)
+        Trackers(config(tmp_path, f"tracking.{name}={{}}"), tmp_path, print)
 
 
 def test_validations_are_added_to_the_metrics_once(tmp_path: Path) -> None:
@@ -75,3 +76,20 @@ def test_validations_are_added_to_the_metrics_once(tmp_path: Path) -> None:
     assert [found.step for found in metrics.add_validations()] == [2]
     assert metrics.add_validations() == []
     assert metrics.read()[1:] == [{"step": 2, "validation": {"exact_match": 0.5}}]
+
+
+def test_a_folder_is_the_same_for_workers_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So the ids that one of them writes down are the run's."""
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, []).output_dir == str(tmp_path / "runs")
+    assert load_config(None, ["output_dir=mine"]).run_dir == tmp_path / "mine" / "sft"
+    assert load_config(None, ["output_dir=s3://bucket/runs"]).run_url == "s3://bucket/runs/sft"
+
+
+def test_lines_that_a_power_failure_left_blank_are_dropped(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.append({"step": 1})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\0" * 40 + b"\n")
+    metrics.append({"step": 2})
+    assert [record["step"] for record in metrics.read()] == [1, 2]

@@ -13,8 +13,10 @@ from t2l.checkpoint import save_checkpoint
 from t2l.cluster.metrics import Metrics
 from t2l.cluster.progress import LiveLine, status_line
 from t2l.cluster.validate import evaluate, validation_tasks
+from t2l.cluster.worker import check_code
 from t2l.config import RunConfig
 from t2l.data.suite import build_suite
+from t2l.errors import ConfigError
 from t2l.hypernet.text_to_lora import build_model
 from t2l.lora.spec import LoraSpec
 from t2l.tasks.task import Task, TaskSuite
@@ -102,3 +104,14 @@ def test_notes_may_hold_brackets() -> None:
     out = io.StringIO()
     LiveLine(1, Console(file=out, soft_wrap=True)).show({}, ["[/gloo/tcp/pair.cc:553] Connection closed [bold]"])
     assert out.getvalue() == "note: [/gloo/tcp/pair.cc:553] Connection closed [bold]\n"
+
+
+def test_answers_that_may_not_be_run_are_refused_before_training(config: RunConfig) -> None:
+    suite = build_suite(config.data)
+    code = replace(suite, test=(replace(suite.test[0], name="sums", metric="pass_at_1"),))
+    check_code(config, suite)
+    with pytest.raises(ConfigError, match=r"grading sums runs code .* data\.run_code=true"):
+        check_code(config, code)
+    check_code(config.model_copy(update={"data": config.data.model_copy(update={"run_code": True})}), code)
+    no_table = {"train": config.train.model_copy(update={"report_inputs": 0})}
+    check_code(config.model_copy(update=no_table), code)

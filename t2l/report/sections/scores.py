@@ -1,6 +1,7 @@
 """The main tables: every method on every split, and every T2L row beside its controls."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from t2l.evaluation.names import SPLIT_NAMES, WORDING_NAMES, split_name, wording_name
 from t2l.report.document import Cell, Section, Table
@@ -67,5 +68,5 @@ def _tasks_of(entries: Sequence[Entry], names: Sequence[str], split: str) -> Tab
     columns = {name: found for e, name in zip(entries, names, strict=True) if (found := e.by_task(split))}
     tasks = dict.fromkeys(task for scores in columns.values() for task in scores)
     rows: list[list[Cell]] = [[task, *(scores.get(task) for scores in columns.values())] for task in tasks]
-    rows.sort(key=lambda row: sum(cell for cell in row if isinstance(cell, float)))
+    rows.sort(key=lambda row: fmean(cell for cell in row if isinstance(cell, float)))
     return Table(f"tasks_{split}", f"Scores by task, {split_name(split)}", ["task", *columns], rows, shown=HARDEST)

@@ -14,6 +14,8 @@ from t2l.tasks.benchmarks.rows import Row
 MAX_ROWS = 20_000
 """Of a split. No test split is longer; of training splits nobody needs more."""
 _ENDINGS = (".jsonl", ".json", ".parquet")
+_NO_CONFIGS = ("data", "train", "validation", "test")
+"""Folders of these names hold a data set that has no configurations, or a split of it."""
 
 
 def read_rows(dataset: str, config: str | None, split: str, revision: str | None, folder: Path | None) -> Iterator[Row]:
@@ -21,7 +23,7 @@ def read_rows(dataset: str, config: str | None, split: str, revision: str | None
 
     A folder holds files of JSON Lines or parquet of the hub's schema, with the split's name in theirs, such as
     test.jsonl or main/test-00000-of-00001.parquet: a copy of the hub's folder will do.
-    Raises HubAccessError if the data set cannot be reached, DataError if the folder lacks the split.
+    Raises HubAccessError if the data set cannot be reached, DataError if the folder lacks configuration or split.
     """
     if folder is None and Path(found := find(dataset, revision, kind="dataset")).is_dir():
         folder = Path(found)
@@ -33,14 +35,31 @@ def read_rows(dataset: str, config: str | None, split: str, revision: str | None
 
 
 def _files(folder: Path, config: str | None, split: str) -> list[Path]:
-    """Of a data set with several configurations, those in the folder of that name."""
-    root = folder / config if config is not None and (folder / config).is_dir() else folder
+    root = _root(folder, config)
     named = re.compile(rf"(?<![a-z]){split}(?![a-z])")
-    found = [file for file in sorted(root.rglob("*")) if file.suffix in _ENDINGS]
-    files = [file for file in found if named.search(file.relative_to(root).as_posix())]
+    files = [file for file in _records_below(root) if named.search(file.relative_to(root).as_posix())]
     if not files:
         raise DataError(f"{root} holds no file of the split '{split}': give {split}.jsonl or {split}.parquet")
+    by_format = {file.suffix: file.relative_to(root) for file in files}
+    if len(by_format) > 1:
+        raise DataError(
+            f"{root} holds the split '{split}' twice, {' and '.join(map(str, by_format.values()))}: keep one"
+        )
     return files
+
+
+def _root(folder: Path, config: str | None) -> Path:
+    """A configuration's own folder; the whole of a folder without any, which then is a copy of what is wanted."""
+    if config is None or (folder / config).is_dir():
+        return folder / (config or "")
+    inner = [path for path in sorted(folder.glob("*")) if path.is_dir() and path.name not in _NO_CONFIGS]
+    if others := [path.name for path in inner if _records_below(path)]:
+        raise DataError(f"{folder} lacks the folder '{config}', though it has {', '.join(others)}: copy it too")
+    return folder
+
+
+def _records_below(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.suffix in _ENDINGS]
 
 
 def _rows_of(file: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ words are left out. They are one writer's, so unseen here means less than in the
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,9 +52,8 @@ class DescriptionFiles(Mapping[str, Described]):
         written = self._strings(self.metadata(name), "descriptions", self._where(name))
         evaluated = self._lists.get("eval_ds_info", {}).get(name, {}).get("descriptions", [])
         first_unseen = len(written) - min(NUM_UNSEEN, len(written) // _MAX_UNSEEN_SHARE)
-        known = {_words(text) for text in written[:first_unseen]}
-        unseen = [text for text in (*evaluated, *written[first_unseen:]) if _words(text) not in known]
-        return Described(tuple(written[:first_unseen]), tuple(dict.fromkeys(unseen)))
+        seen = tuple(written[:first_unseen])
+        return Described(seen, unseen_of((*evaluated, *written[first_unseen:]), seen))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts)
@@ -93,6 +92,12 @@ class DescriptionFiles(Mapping[str, Described]):
         if not texts:
             raise DataError(f"{where}: the field '{field}' holds no text")
         return texts
+
+
+def unseen_of(texts: Iterable[str], seen: Iterable[str]) -> tuple[str, ...]:
+    """The texts that differ from all seen ones in more than case and the order of words, each once."""
+    known = set(map(_words, seen))
+    return tuple(dict.fromkeys(text for text in texts if _words(text) not in known))
 
 
 def _texts(path: Path) -> Iterator[tuple[str, bytes]]:

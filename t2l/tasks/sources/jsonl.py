@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from t2l.errors import DataError
 from t2l.tasks.examples import read_examples
+from t2l.tasks.sources.descriptions import unseen_of
 from t2l.tasks.sources.records import Records
-from t2l.tasks.task import Example, Metric, Task, TaskSuite
+from t2l.tasks.task import Metric, Task, TaskSuite
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -36,17 +37,23 @@ def jsonl_suite(folder: Path, records: Records) -> TaskSuite:
     tasks: dict[str, list[Task]] = {"train": [], "validation": [], "test": []}
     for file in files:
         about = _about(file)
-        task = Task(
-            name=file.parent.name,
-            descriptions=_descriptions(file, about),
-            unseen_descriptions=about.unseen_descriptions,
-            train=_examples(file, "train", records) if about.split != "test" or _path(file, "train").exists() else (),
-            test=_examples(file, "test", records),
-            metric=about.metric,
-        )
+        task = _task(file, about, records)
         tasks[about.split].append(task.as_held_out() if about.split == "test" else task)
     train, validation, test = map(tuple, tasks.values())
     return TaskSuite(train, validation, test, notes=records.notes)
+
+
+def _task(file: Path, about: TaskFile, records: Records) -> Task:
+    """Its training part holds nothing that its test part holds, in inputs and in wording."""
+    name, descriptions = file.parent.name, _descriptions(file, about)
+    unseen = unseen_of(about.unseen_descriptions, descriptions)
+    number = len(set(about.unseen_descriptions)) - len(unseen)
+    records.leave_out("unseen descriptions left out, as they are among the seen ones", name, number)
+    train_file, test_file = (file.with_name(f"{split}.jsonl") for split in ("train", "test"))
+    needs_train = about.split != "test" or train_file.exists()
+    train = read_examples(train_file, records) if needs_train else []
+    test = read_examples(test_file, records, about.metric)
+    return Task(name, descriptions, unseen, records.untested(name, train, test), tuple(test), about.metric)
 
 
 def _about(file: Path) -> TaskFile:
@@ -62,16 +69,11 @@ def _about(file: Path) -> TaskFile:
 
 def _descriptions(file: Path, about: TaskFile) -> tuple[str, ...]:
     more = file.with_name("descriptions.txt")
-    lines = more.read_text(encoding="utf-8").split("\n") if more.exists() else ()
+    try:
+        lines = more.read_text(encoding="utf-8").split("\n") if more.exists() else ()
+    except UnicodeDecodeError:
+        raise DataError(f"{more} is no UTF-8 text: save it as UTF-8, one description a line") from None
     found = (*about.descriptions, *(line.strip() for line in lines if line.strip()))
     if not found:
         raise DataError(f"{file}: the field 'descriptions' is empty, and there is no {more.name}: describe the task")
     return tuple(dict.fromkeys(found))
-
-
-def _examples(file: Path, split: str, records: Records) -> tuple[Example, ...]:
-    return tuple(read_examples(_path(file, split), records))
-
-
-def _path(file: Path, split: str) -> Path:
-    return file.with_name(f"{split}.jsonl")

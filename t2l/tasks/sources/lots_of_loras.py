@@ -38,7 +38,7 @@ def _read(name: str, records: Records) -> NumberedTask:
     definition = next(filter(None, map(_definition, data["train"]["input"])), "")
     if not definition:
         raise DataError(f"{ORGANISATION}/{name}: no 'input' begins with '{_OPENING}'")
-    return NumberedTask(name, definition, train, test)
+    return NumberedTask(name, definition, records.untested(name, train, test), test)
 
 
 def _load(name: str) -> Any:

@@ -10,7 +10,7 @@ from importlib.resources import files
 import yaml
 
 from t2l.errors import DataError
-from t2l.tasks.sources.descriptions import Described
+from t2l.tasks.sources.descriptions import Described, unseen_of
 from t2l.tasks.task import Example, Task, TaskSuite
 
 _HELD_OUT_SHARE = 5
@@ -110,7 +110,7 @@ def _task(task: NumberedTask, described: Described | None, unseen: bool) -> Task
     The authors' definition is no paraphrase of what training sees, but other people's words: an unseen wording.
     """
     descriptions = described.descriptions if described else (task.definition,)
-    kept = (task.definition, *described.unseen) if described else ()
+    kept = unseen_of((task.definition, *described.unseen), descriptions) if described else ()
     made = Task(task.name, descriptions, kept, task.train, task.test, metric_of(task.train))
     return made.as_held_out() if unseen else made
 
