@@ -25,6 +25,8 @@ from t2l.cluster.run import open_run
 from t2l.config import parse_config
 
 PATIENCE_S = 120
+STEPS = 1_500
+"""More than a fast machine takes before the cluster has changed twice."""
 NOTE = Path("/tmp/ray/ray_current_cluster")
 """Left by a killed node; what looks for a cluster by itself, as Ray Train's ends do, would wait for it."""
 
@@ -59,7 +61,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 @slow
 def test_a_run_shrinks_and_grows_with_the_cluster(cluster: str, tiny_base: Path, tmp_path: Path) -> None:
-    settings = tiny_settings(tiny_base, tmp_path, steps=400, checkpoint_every=5, eval_every=400, report_inputs=0)
+    settings = tiny_settings(tiny_base, tmp_path, steps=STEPS, checkpoint_every=5, eval_every=STEPS, report_inputs=0)
     config = parse_config(settings | {"cluster": {"num_workers": [2, 3], "start_timeout_s": 20}})
 
     def workers() -> list[int]:
@@ -69,7 +71,7 @@ def test_a_run_shrinks_and_grows_with_the_cluster(cluster: str, tiny_base: Path,
     def trouble() -> None:
         with another_node(cluster) as lose:
             started.set()
-            wait_until(lambda: len(workers()) > 8)
+            wait_until(lambda: len(workers()) > 8 and workers()[-1:] == [3])
             lose()
             wait_until(lambda: workers()[-1:] == [2])
         with another_node(cluster):
@@ -88,5 +90,5 @@ def test_a_run_shrinks_and_grows_with_the_cluster(cluster: str, tiny_base: Path,
     over.set()
     thread.join()
     sizes = [size for size, before in zip(workers(), [0, *workers()], strict=False) if size != before]
-    assert sizes == [3, 2, 3]
-    assert sorted(losses(config.run_dir)) == list(range(1, 401)), "each step, and so each task, as often as it should"
+    assert sizes[-3:] == [3, 2, 3], "it may have begun before all of the cluster was there"
+    assert sorted(losses(config.run_dir)) == list(range(1, STEPS + 1)), "each step, and so each task, as often as it should"
