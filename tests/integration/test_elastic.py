@@ -91,4 +91,4 @@ def test_a_run_shrinks_and_grows_with_the_cluster(cluster: str, tiny_base: Path,
     thread.join()
     sizes = [size for size, before in zip(workers(), [0, *workers()], strict=False) if size != before]
     assert sizes[-3:] == [3, 2, 3], "it may have begun before all of the cluster was there"
-    assert sorted(losses(config.run_dir)) == list(range(1, STEPS + 1)), "each step, and so each task, as often as it should"
+    assert sorted(losses(config.run_dir)) == list(range(1, STEPS + 1)), "each step, and so each task, once"
