@@ -6,7 +6,7 @@ evaluation goes on where it stopped.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,15 +118,15 @@ def evaluate(
     carry: Carry,
     path: Path | None = None,
     tell: Tell = lambda news: None,
-) -> None:
+) -> list[Record]:
     """Measure what a request asks for and `results` lacks, and add it; with a path, written after each record.
 
-    What something else under the same name scored gives way.
+    What something else under the same name scored gives way. Returns the records of all that was asked for.
     """
     if torch.cuda.is_available():
         results.machine["gpu"] = torch.cuda.get_device_name()
-    known = {(record.head, record.source_sha256, record.num_questions) for record in results.records}
-    aims = [aim for aim in aims_of(request) if (aim.head, aim.source_sha256, aim.num_questions) not in known]
+    known, asked = set(map(_key, results.records)), aims_of(request)
+    aims = [aim for aim in asked if _key(aim) not in known]
     items = [item for place, aim in enumerate(aims) for item in _items(place, aim)]
     found: dict[int, Graded] = {}
     before = time.perf_counter()
@@ -146,6 +146,12 @@ def evaluate(
             before = time.perf_counter()
             if path is not None:
                 results.write(path)
+    wanted = set(map(_key, asked))
+    return [record for record in results.records if _key(record) in wanted]
+
+
+def _key(measured: Aim | Record) -> Hashable:
+    return measured.head, measured.source_sha256, measured.num_questions
 
 
 def _items(place: int, aim: Aim) -> Iterator[Item]:

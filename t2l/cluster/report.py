@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from t2l.cluster.aims import Request, aims_of
+from t2l.cluster.aims import Request
 from t2l.cluster.evaluators import alone, evaluate
 from t2l.cluster.run import Outcome, store_of
 from t2l.config import RunConfig
@@ -26,9 +26,7 @@ def make_report(config: RunConfig, done: Outcome, tell: Callable[[str], None]) -
     request = Request((done.checkpoint,), inputs=inputs, methods=METHODS, run_code=run_code)
     path = done.run_dir / RESULTS_FILE
     results = _known(path) or ResultFile(command=f"the end of the run {config.name}")
-    evaluate(request, results, alone, path, lambda news: tell(f"evaluating: {news}"))
-    asked = {(aim.head, aim.num_questions) for aim in aims_of(request)}
-    results.records = [record for record in results.records if (record.head, record.num_questions) in asked]
+    results.records = evaluate(request, results, alone, path, lambda news: tell(f"evaluating: {news}"))
     results.write(path)
     copy.push(RESULTS_FILE)
     return results.records

@@ -12,8 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from t2l.errors import DataError
-from t2l.evaluation.answer_process import ANSWER_LINE
+from t2l.tasks.references import check_reference
 
 _ROOT = str(Path(__file__).parents[2])
 # -I forgets PYTHONPATH, by which a Ray worker may have come to this package.
@@ -52,8 +51,7 @@ def pass_at_1(answer: str, reference: str, limits: Limits = Limits()) -> float:
 
     Raises DataError for a reference without tests, which any answer would pass.
     """
-    if not reference.rpartition(ANSWER_LINE)[2].strip():
-        raise DataError(f"the reference {reference!r} holds no tests: give Python that raises if the answer is wrong")
+    check_reference("pass_at_1", reference)
     token = secrets.token_hex(16)
     order = {"answer": answer, "reference": reference, "limits": asdict(limits), "token": token}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _started(folder) as process:

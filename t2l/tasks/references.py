@@ -60,6 +60,7 @@ def last_number(text: str) -> Decimal | None:
 
 
 def _tests_of(reference: str) -> str:
+    """Raises DataError for one without any, which all answers would pass."""
     tests = reference.rpartition(ANSWER_LINE)[2].strip()
     if not tests:
         raise DataError(f"the reference {reference!r} holds no tests: give Python that raises if the answer is wrong")
