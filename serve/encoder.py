@@ -4,6 +4,7 @@ Axes: N texts, E task embedding, D features of the frozen encoder.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import torch
 from prometheus_client import CollectorRegistry, Histogram
@@ -47,28 +48,30 @@ class TextEncoder:
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
         # The first call of everything is slow, and on a GPU that of every shape.
         for words in WARM_UP[:1] if self._multiple == 1 else WARM_UP:
-            self._encode([" ".join(["word"] * words)])
+            text = " ".join(["word"] * words)
+            self._encode([text], encoder.token_counts([text]))
 
     async def embed(self, texts: list[str]) -> list[Embedding]:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
-        # Checked here: what one caller's text raised in a batch would be raised for all whose texts are in it.
-        return list(await asyncio.gather(*(self._embed(text) for text in clean_descriptions(texts))))
+        texts = clean_descriptions(texts)
+        # Refused here: what one caller's text raised in a batch would be raised for all whose texts are in it.
+        counts = await asyncio.to_thread(self._encoder.token_counts, texts)
+        return list(await asyncio.gather(*(self._embed(counted) for counted in zip(texts, counts, strict=True))))
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
-    async def _embed(self, texts: list[str]) -> list[Embedding]:
+    async def _embed(self, counted: list[tuple[str, tuple[int, ...]]]) -> list[Embedding]:
+        texts, counts = zip(*counted, strict=True)
         with self._seconds.time():
-            return await asyncio.to_thread(self._encode, texts)
+            return await asyncio.to_thread(self._encode, texts, counts)
 
     @torch.inference_mode()
-    def _encode(self, texts: list[str]) -> list[Embedding]:
-        """texts: clean."""
+    def _encode(self, texts: Sequence[str], counts: Sequence[tuple[int, ...]]) -> list[Embedding]:
+        """texts: clean; counts: their tokens."""
 
         def run(batch: list[int]) -> Tensor:
             return self._read(self._encoder.tokenize([texts[i] for i in batch], self._multiple))
 
-        shapes = [
-            tuple(-(-count // self._multiple) for count in counts) for counts in self._encoder.token_counts(texts)
-        ]
+        shapes = [tuple(-(-count // self._multiple) for count in own) for own in counts]
         both = in_uniform_batches(run, shapes, self._rows).cpu()
         embedding_N_E, states_N_D = both.split([self._embedding_dim, both.shape[1] - self._embedding_dim], dim=1)
         if self._index is None:

@@ -20,6 +20,7 @@ from t2l.errors import ConfigError, DataError
 from t2l.evaluation.decode import end_tokens
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
+from t2l.text.positions import positions
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class BatchingEngine:
         self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, settings: EngineSettings, deliver: Deliver
     ) -> None:
         model = base.model
-        self._max_length = row_length(settings.max_length, model.config.get_text_config())
+        self._max_length = row_length(settings.max_length, model.config)
         self._settings, self._deliver, self._layout = settings, deliver, FlatLayout(base.spec)
         self._tokenizer: Tokenizer = _backend(tokenizer)
         self._end_tokens = frozenset(end_tokens(model, tokenizer))
@@ -257,7 +258,7 @@ class BatchingEngine:
 
 def row_length(asked: int | None, config: PreTrainedConfig) -> int:
     """Tokens of prompt and answer that a row has room for. Raises ConfigError if the base model cannot take as many."""
-    limit: int | None = getattr(config, "max_position_embeddings", None)
+    limit = positions(config)
     if asked is None:
         return min(limit or LONGEST, LONGEST)
     if limit is not None and asked > limit:

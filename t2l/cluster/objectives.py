@@ -14,11 +14,11 @@ from t2l.data.recon_steps import ReconSteps
 from t2l.data.steps import SftSteps
 from t2l.data.teacher import TeacherPool, teacher_prompts
 from t2l.errors import ConfigError
-from t2l.evaluation.generate import positions
 from t2l.hypernet.text_to_lora import TextToLoraModel
 from t2l.lora.apply import PerRowLora
 from t2l.lora.library import Library
 from t2l.tasks.task import Task
+from t2l.text.positions import positions
 from t2l.text.prompts import PromptFormat
 from t2l.train.recon import ReconModule
 from t2l.train.step import SftModule
@@ -60,7 +60,7 @@ def _distill(i: Ingredients) -> Parts:
 def _through_base(i: Ingredients, pool: TeacherPool | None) -> Parts:
     train = i.config.train
     assert isinstance(train, ThroughBaseConfig)
-    config = i.config.model_copy(update={"data": i.config.data.within(positions(i.base.model))})
+    config = i.config.model_copy(update={"data": i.config.data.within(positions(i.base.model.config))})
     place, caches = i.place, i.place.caches(config, i.tell)
     steps = SftSteps(config, i.tasks, i.numbers, i.tokenizer, place.rank, place.world_size, pool, caches)
     return SftModule(i.base, i.model, train), steps

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from t2l.errors import DataError, SpecMismatchError
 from t2l.evaluation.decode import Adaptable, greedy_tokens
 from t2l.lora.weights import LoraWeights
+from t2l.text.positions import positions
 
 _ROWS = {"cpu": 256, "cuda": 1024}
 """Of one batch; more would not be faster."""
@@ -93,12 +94,7 @@ def batches(ids: Sequence[Sequence[int]], size: int, max_new_tokens: int) -> Ite
         start += number
 
 
-def positions(model: PreTrainedModel) -> int | None:
-    """The longest sequence that a model can take in; None if it does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
 def prompt_room(model: PreTrainedModel, max_new_tokens: int) -> int:
     """Tokens of a prompt that the model's positions leave room for."""
-    longest = positions(model)
+    longest = positions(model.config)
     return sys.maxsize if longest is None else longest - max_new_tokens

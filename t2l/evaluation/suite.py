@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from t2l.config import DataConfig
 from t2l.evaluation.decode import Adaptable
-from t2l.evaluation.generate import greedy_texts, positions
+from t2l.evaluation.generate import greedy_texts
 from t2l.evaluation.questions import Question
 from t2l.evaluation.records import TaskScore
 from t2l.lora.weights import LoraWeights
+from t2l.text.positions import positions
 from t2l.text.prompts import PromptFormat
 
 MakeAdapters = Callable[[Sequence[str]], LoraWeights]
@@ -84,7 +85,7 @@ class Evaluation:
 
     def _limits(self, batch: Sequence[Question]) -> list[int]:
         """Tokens of each answer: what its task says, or a few more than the right one has: enough to be wrong in."""
-        most = self._data.within(positions(self._base.model)).max_response_tokens
+        most = self._data.within(positions(self._base.model.config)).max_response_tokens
         ids: list[list[int]] = self._tokenizer([q.answer for q in batch], add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
         wanted = [q.max_new_tokens or len(row) + _SPARE_TOKENS for q, row in zip(batch, ids, strict=True)]
         return [min(number, most) for number in wanted]

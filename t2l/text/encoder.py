@@ -64,7 +64,10 @@ class TextEncoder(Protocol):
         ...
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it."""
+        """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it.
+
+        Raises DescriptionError as `encode` does.
+        """
         ...
 
 

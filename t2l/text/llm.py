@@ -7,6 +7,7 @@ inputs that follow the description as a user's input would. The model's states t
 them, nearly the same for every wording of one task: what the base can do when prompted, it can tell us here.
 """
 
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Literal
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t2l.errors import ConfigError
+from t2l.errors import ConfigError, DescriptionError
 from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
+from t2l.text.positions import positions
 from t2l.text.prompts import PromptFormat
 from t2l.text.tokenizer import tokenizer_json
 
@@ -47,6 +49,9 @@ class LlmEncoder(TokenEncoder):
         chat = PromptFormat.of(tokenizer)
         self._opening = chat.opening
         self._probes = [self._ids(f"\n\n{probe}{chat.user_to_assistant}") for probe in probes]
+        room = positions(model.config)
+        read_after = max(map(len, self._probes)) if pooling == "tokens" else 0
+        self._limit = sys.maxsize if room is None else room - read_after
         self._probe_ids_P = torch.tensor(list(chain(*self._probes)), dtype=torch.long, device=model.device)
 
     def identity(self) -> str:
@@ -57,10 +62,16 @@ class LlmEncoder(TokenEncoder):
         return [(len(row),) for row in self._rows(clean_descriptions(texts))]
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raises DescriptionError for a text that is longer than the model can take in."""
         if self._pooling == "tokens":
-            return [self._ids(self._opening + text) for text in texts]
-        # With the special tokens that the tokenizer puts around a text, as upstream.
-        return self._tokenizer(list(texts))["input_ids"]  # type: ignore[return-value]
+            rows = [self._ids(self._opening + text) for text in texts]
+        else:  # with the special tokens that the tokenizer puts around a text, as upstream
+            rows = self._tokenizer(list(texts))["input_ids"]
+        if (longest := max(map(len, rows), default=0)) > self._limit:
+            raise DescriptionError(
+                f"a description has {longest} tokens, and the model that reads it takes {self._limit}: shorten it"
+            )
+        return rows
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]

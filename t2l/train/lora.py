@@ -31,6 +31,7 @@ from t2l.errors import DataError
 from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
 from t2l.tasks.task import Example, Task
+from t2l.text.positions import positions
 from t2l.text.prompts import PromptFormat
 from t2l.train.lora_settings import LoraTraining, OracleTraining
 from t2l.train.losses import answer_loss
@@ -137,8 +138,7 @@ class RowMaker:
     """Examples -> token ids -> batches, without descriptions; cut to the limits of `data` and the base's positions."""
 
     def __init__(self, base: PerRowLora, tokenizer: PreTrainedTokenizerBase, data: DataConfig) -> None:
-        positions: int | None = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
-        self._tokens = Tokenizing(tokenizer, data.within(positions), caches=None)
+        self._tokens = Tokenizing(tokenizer, data.within(positions(base.model.config)), caches=None)
         self._chat, self._pad_id = PromptFormat.of(tokenizer), padding_id(tokenizer)
 
     def make(self, examples: Sequence[Example]) -> list[Row]:

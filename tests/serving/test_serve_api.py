@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -196,12 +195,14 @@ def test_the_client_raises_openai_errors(client: openai.OpenAI) -> None:
         ask(client, extra_body={"task_description": "x" * 4001})
 
 
-def test_the_longest_description_is_read_and_disturbs_nobody(server: Server) -> None:
-    letters = "".join(random.Random(0).choices("abcdefg ", k=3_900))
-    texts = [f"{letters} {'x' * (3_999 - len(letters))}", *(f"Say the word number {number}." for number in range(24))]
+def test_over_long_descriptions_are_refused_and_disturb_nobody(server: Server) -> None:
+    """4,000 characters are read by models that take as many tokens, which the shipped one does not."""
+    long = "Say the word that comes last. "
+    texts = [long * 48, long * 133, "x" * 4_001, *(f"Say the word number {number}." for number in range(24))]
     with ThreadPoolExecutor(len(texts)) as pool:  # at once, so that they share batches
-        made = pool.map(lambda text: server.http.post("/v1/adapters", json={"descriptions": [text]}), texts)
-    assert {reply.status_code for reply in made} == {200}
+        made = list(pool.map(lambda text: server.http.post("/v1/adapters", json={"descriptions": [text]}), texts))
+    assert [reply.status_code for reply in made] == [200, 400, 400] + [200] * 24
+    assert "tokens, and the model that reads it takes 4" in made[1].text and "shorten it" in made[1].text
 
 
 def test_large_bodies_are_refused(server: Server) -> None:

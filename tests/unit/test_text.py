@@ -70,6 +70,20 @@ def test_empty_and_over_long_descriptions_are_refused(text: str, complaint: str)
     assert MAX_CHARACTERS == 4000
 
 
+@pytest.mark.parametrize("with_reader", [False, True])
+def test_descriptions_longer_than_the_base_takes_are_refused(with_reader: bool) -> None:
+    llm = encoder(("llm",), with_reader)
+    assert isinstance(llm, TokenEncoder)
+    chat = PromptFormat.of(TOKENIZER)
+    probe = max(len(TOKENIZER.tokenize(f"\n\n{probe}{chat.user_to_assistant}")) for probe in PROBES)
+    room = LLAMA.config.max_position_embeddings - probe * with_reader
+    letters = room - llm.token_counts(["."])[0][0]  # a token each
+    llm.encode(["fine", "x" * letters + "."])
+    for call in (llm.encode, llm.token_counts, JointEncoder([llm]).token_counts):
+        with pytest.raises(DescriptionError, match=f"has {room + 1} tokens, and the model .* takes {room}: shorten it"):
+            call(["fine", "x" * (letters + 1) + "."])
+
+
 def test_vectors_have_length_sqrt_dim() -> None:
     vectors = scaled_unit(torch.randn(5, 48, dtype=torch.float16))
     assert vectors.dtype == torch.float32

@@ -22,6 +22,7 @@ from t2l.evaluation.flops import (
 )
 from t2l.report.document import Cell, Section, Table
 from t2l.report.sections.costs import WAYS, cost_table, lines_figure
+from t2l.text.positions import positions
 from t2l.text.prompts import PromptFormat
 from t2l.text_to_lora import TextToLora
 
@@ -107,7 +108,7 @@ def _ids(t2l: TextToLora, text: str) -> list[int]:
 
 def _lengths(t2l: TextToLora, description: int) -> list[Lengths]:
     """Inputs whose longest prompt still leaves room for an answer."""
-    limit = getattr(t2l.base.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    limit = positions(t2l.base.model.config) or 1 << 20
     found = [Lengths(description, tokens, ANSWER) for tokens in _INPUTS]
     return [one for one in found if max(one.few_shot, one.definition) + ANSWER <= limit]
 
