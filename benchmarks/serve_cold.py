@@ -6,6 +6,7 @@ The real application on a local Ray, quiet, on a GPU if there is one. Each descr
 that no replica has seen: part by part, through the deployments' own handles, and as a client does, over HTTP.
 
 embedding   TextEncoder.embed, as the Gateway calls it
+reading     of which by its own clock: tokens, encoder, nearness
 generation  the hypernetwork's forward pass, by its own clock
 transfer    all else until the LLM's replica has the adapter: two hops of Ray and a copy
 first_token LLM.generate under an adapter that it holds, to its first piece of text
@@ -38,15 +39,18 @@ Times = dict[str, float]
 
 async def parts(handles: dict[str, DeploymentHandle], question: Question, prompt_ids: list[int]) -> Times:
     """Milliseconds of each part, for one new description."""
+    read_before = await seconds_inside(handles["TextEncoder"], "t2l_encode")
     start = time.perf_counter()
     embedding = (await handles["TextEncoder"].embed.remote([question.description]))[0]
     embedded = time.perf_counter()
-    before = await generation_seconds(handles["HyperNetwork"])
+    reading = await seconds_inside(handles["TextEncoder"], "t2l_encode") - read_before
+    before = await seconds_inside(handles["HyperNetwork"], "t2l_adapter_generation")
     adapter = AdapterRef("benchmark", question.description, embedding.vector_E)
     loaded = await handles["LLM"].load.remote([adapter])
-    generation = await generation_seconds(handles["HyperNetwork"]) - before
+    generation = await seconds_inside(handles["HyperNetwork"], "t2l_adapter_generation") - before
     seconds = {
         "embedding": embedded - start,
+        "reading": reading,
         "generation": generation,
         "transfer": loaded - generation,
         "first_token": await first_token(handles["LLM"], prompt_ids, adapter),
@@ -64,10 +68,10 @@ async def first_token(llm: DeploymentHandle, prompt_ids: list[int], adapter: Ada
     return time.perf_counter() - asked
 
 
-async def generation_seconds(hypernet: DeploymentHandle) -> float:
-    """Time spent in forward passes so far."""
-    lines = (await hypernet.metrics.remote()).splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("t2l_adapter_generation_seconds_sum"))
+async def seconds_inside(handle: DeploymentHandle, metric: str) -> float:
+    """What a deployment's histogram has added up so far."""
+    lines = (await handle.metrics.remote()).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric}_seconds_sum"))
 
 
 async def measure(asked: list[Question], prompt_ids: list[int]) -> list[Times]:

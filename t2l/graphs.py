@@ -77,5 +77,6 @@ class GraphByShape:
         try:
             return held, CudaGraph(lambda: self._function(held), self._pool)
         except RuntimeError as error:
+            self._pool = torch.cuda.graph_pool_handle()  # torch believes that the old one is still being recorded into
             _LOG.warning("cannot be recorded as a CUDA graph, so it will be slower: %s", str(error).partition("\n")[0])
             return None

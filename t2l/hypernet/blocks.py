@@ -35,17 +35,18 @@ class Mlp(nn.Sequential):
         up, down = nn.Linear(size_in, hidden), nn.Linear(hidden, size_out)
         super().__init__(first, up, nn.SiLU(), nn.Dropout(dropout), down, nn.SiLU())
 
-    def forward(self, x: Tensor, residual: bool = False) -> Tensor:
+    def forward(self, x: Tensor, residual: bool = False, halved: bool = False) -> Tensor:
         """[..., size_in] -> [..., size_out]; residual: plus x.
 
         Where nothing is trained, on a GPU, one kernel does it: the same up to rounding, which in fp32 is TF32's.
+        halved: it may then give many rows of fp32 as fp16, as the heads' kernel multiplies them.
         """
         norm, up, down = self[0], cast(nn.Linear, self[1]), cast(nn.Linear, self[4])
         if not self.training and kernels.infers(x, up.weight):
             from t2l.kernels.mlp import LARGEST, mlp_rows  # Triton is not there where kernels are not usable
 
             if x.shape[-1] <= LARGEST:
-                return mlp_rows(x, norm if isinstance(norm, nn.LayerNorm) else None, up, down, residual)
+                return mlp_rows(x, norm if isinstance(norm, nn.LayerNorm) else None, up, down, residual, halved)
         out = super().forward(x)
         return x + out if residual else out
 
@@ -87,7 +88,8 @@ class Trunk(nn.Module):
         self.block2 = ResidualBlock(latent, hidden, dropout)
         self.last = Mlp(nn.LayerNorm(latent), latent, hidden, config.head_input_size, dropout)
 
-    def forward(self, embedding_N_E: Tensor) -> Tensor:
+    def forward(self, embedding_N_E: Tensor, halved: bool = False) -> Tensor:
+        """halved: as of an Mlp, the last one."""
         task_N_F = self.task_encoder(embedding_N_E)
         layer_L_F, module_M_F = self.layer_table(), self.module_table()
         grid = (len(task_N_F), len(layer_L_F), len(module_M_F), -1)
@@ -101,7 +103,7 @@ class Trunk(nn.Module):
             x = x.unsqueeze(-2) + self.block2(self.rank_table())  # [n, l, m, s, r, d]
         elif self.rotated_ranks:
             x = self.block2(rotated(x, self.rotated_ranks))
-        return self.last(x)
+        return self.last(x, halved=halved)
 
 
 def rotated(x: Tensor, ranks: int) -> Tensor:

@@ -50,7 +50,8 @@ class HyperNetwork(nn.Module):
                 f"embedding has shape {list(embedding_N_E.shape)} but this hypernetwork takes "
                 f"[n, {self.embedding_dim}]: use the text encoder it was trained with, one row a description"
             )
-        hidden = self.trunk(embedding_N_E.to(self.trunk.layer_table.weight))  # [n, l, modules, ..., h]
+        embedding_N_E = embedding_N_E.to(self.trunk.layer_table.weight)
+        hidden = self.trunk(embedding_N_E, halved=not normalised)  # [n, l, modules, ..., h]
         A: dict[str, Tensor] = {}
         B: dict[str, Tensor] = {}
         for name, x in zip(self.spec.module_names, hidden.unbind(2), strict=True):

@@ -44,8 +44,9 @@ def dot_block(size: int) -> int:
 
 def infers(x: Tensor, weight: Tensor) -> bool:
     """Whether the hypernetwork's kernels may be called: without gradients, on a Hopper, for one dtype, as it is except
-    under autocast."""
-    known = x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    under autocast, or for halves of fp32."""
+    halved = x.dtype == torch.float16 and weight.dtype == torch.float32
+    known = halved or (x.dtype == weight.dtype and x.dtype in (torch.float32, torch.bfloat16))
     return known and not torch.is_grad_enabled() and usable(x.device, HOPPER)
 
 

@@ -43,7 +43,7 @@ BLOCKS: dict[torch.dtype, tuple[tuple[float, Blocks], ...]] = {
         (128, Blocks(128, 64, 32, warps=4, stages=4)),
         (512, Blocks(64, 64, 64, warps=4, stages=3)),
     ),
-    torch.float16: ((math.inf, Blocks(128, 256, 64, warps=8, stages=4)),),
+    torch.float16: ((math.inf, Blocks(128, 128, 64, warps=8, stages=3)),),
 }
 """By what is multiplied, for at most so many rows, the fastest on an H200. With few, the time is that of reading W:
 every core must read."""
@@ -54,7 +54,7 @@ for larger blocks."""
 
 SHARED_BLOCKS = {
     torch.bfloat16: Blocks(128, 128, 64, warps=8, stages=3),
-    torch.float16: Blocks(128, 256, 64, warps=8, stages=4),
+    torch.float16: Blocks(128, 128, 64, warps=8, stages=3, band=8),
 }
 
 HALVED = 512
@@ -80,7 +80,8 @@ def _head_rows(
     COLUMNS: tl.constexpr,
     SIZE: tl.constexpr,
     HIDDEN: tl.constexpr,
-    HALVES: tl.constexpr,
+    X_FACTOR: tl.constexpr,
+    WEIGHT_FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
     SHARED: tl.constexpr,
     BAND: tl.constexpr,
@@ -91,7 +92,8 @@ def _head_rows(
     """One program: a block of rows and columns.
 
     Rows are dealt out SHARED tasks at a time, group by group: a group, a layer or a rank of one, has scale and shift of
-    its own, which these tasks share. x lies RANKS rows at a time.
+    its own, which these tasks share. x lies RANKS rows at a time. Rows are counted from the block's first task on: it
+    takes fewer registers, so that two programs fit on a core, of which one computes while the other writes.
     """
     rows = tasks * GROUPS
     # A band of blocks, then its neighbours to the right: what runs at a time reads the same x and W.
@@ -105,9 +107,10 @@ def _head_rows(
 
     # Beyond the edge, the last row and column again: so no load of the loop needs a mask.
     inner = tl.minimum(m, rows - 1)
-    task = inner // (GROUPS * SHARED) * SHARED + inner % SHARED
-    row = (task * GROUPS + inner // SHARED % GROUPS).to(tl.int64)
-    x_rows = x_ptr + row // RANKS * x_stride + row % RANKS * HIDDEN
+    first_task = first // (GROUPS * SHARED) * SHARED
+    task = inner // (GROUPS * SHARED) * SHARED + inner % SHARED - first_task
+    row, first_row = (task * GROUPS + inner // SHARED % GROUPS).to(tl.int64), first_task.to(tl.int64) * GROUPS
+    x_rows = x_ptr + first_row // RANKS * x_stride + (row // RANKS * x_stride + row % RANKS * HIDDEN)
     inner = tl.minimum(j, COLUMNS - 1)
     rank, column = (inner // SIZE).to(tl.int64), inner % SIZE
     weights = weight_ptr + rank * weight_stride + column * HIDDEN
@@ -122,22 +125,27 @@ def _head_rows(
             weight = tl.load(weights[:, None] + h[None, :], mask=(h < HIDDEN)[None, :], other=0.0)
         found = tl.dot(x, tl.trans(weight), found, input_precision=PRECISION)
 
-    if HALVES:
-        found *= tl.load(x_factor_ptr + row // RANKS)[:, None]
-        found *= tl.load(weight_factor_ptr + rank * SIZE + column)[None, :]
+    if X_FACTOR:
+        found *= tl.load(x_factor_ptr + first_row // RANKS + row // RANKS)[:, None]
     bias = tl.load(bias_ptr + rank * bias_stride + column).to(tl.float32)
     group = (first // SHARED + tl.arange(0, BLOCK_M // SHARED)) % GROUPS
     places = group[:, None] * COLUMNS + j[None, :]
     scale = tl.load(scale_ptr + places, mask=(j < COLUMNS)[None, :], other=0.0).to(tl.float32)
     shift = tl.load(shift_ptr + places, mask=(j < COLUMNS)[None, :], other=0.0).to(tl.float32)
     shift += bias[None, :] * scale
+    if WEIGHT_FACTOR:
+        scale *= tl.load(weight_factor_ptr + rank * SIZE + column)[None, :]
     found = tl.reshape(found, [BLOCK_M // SHARED, SHARED, BLOCK_J]) * scale[:, None, :] + shift[:, None, :]
     out = tl.reshape(found, [BLOCK_M, BLOCK_J]).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + row[:, None] * COLUMNS + j[None, :], out, mask=(m < rows)[:, None] & (j < COLUMNS)[None, :])
+    places = row[:, None] * COLUMNS + j[None, :]
+    tl.store(out_ptr + first_row * COLUMNS + places, out, mask=(m < rows)[:, None] & (j < COLUMNS)[None, :])
 
 
 def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Tensor, shift_L_R_S: Tensor) -> Tensor:
-    """Rows [N, L, R, S] of one side from its part of the trunk's output: [N, L, H] if K is R, else [N, L, R, H]."""
+    """Rows [N, L, R, S] of one side from its part of the trunk's output: [N, L, H] if K is R, else [N, L, R, H].
+
+    x: of the weights' dtype, or halves of fp32 (t2l/kernels/mlp.py).
+    """
     layers, ranks, size = scale_L_R_S.shape
     tasks, own = len(x), len(weight_K_S_H)
     in_rows = ranks if x.ndim == 4 else 1
@@ -145,10 +153,11 @@ def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Te
     x_rows = x.flatten(0, 1)  # a view: between the rows lie those of other modules and sides
     assert x_rows[0].is_contiguous()
     rows, groups, columns = tasks * layers * in_rows, layers * in_rows, own * size
-    out_N_L_R_S = torch.empty(tasks, layers, ranks, size, dtype=x.dtype, device=x.device)
-    halved, x_factor, weight_factor = x.dtype == torch.float32 and rows > HALVED, out_N_L_R_S, out_N_L_R_S
-    if halved:
+    out_N_L_R_S = torch.empty(tasks, layers, ranks, size, dtype=weight_K_S_H.dtype, device=x.device)
+    x_factor = weight_factor = None
+    if x.dtype == torch.float32 and rows > HALVED:
         x_rows, x_factor = halves(x_rows.flatten(1))
+    if x_rows.dtype != weight_K_S_H.dtype:
         weight, weight_factor = halves(weight_K_S_H.reshape(-1, x.shape[-1]))
         weight_K_S_H = weight.view_as(weight_K_S_H)
     shared = tasks % SHARE == 0 and x_rows.dtype in SHARED_BLOCKS
@@ -172,7 +181,8 @@ def head_rows(x: Tensor, weight_K_S_H: Tensor, bias_K_S: Tensor, scale_L_R_S: Te
         COLUMNS=columns,
         SIZE=size,
         HIDDEN=x.shape[-1],
-        HALVES=halved,
+        X_FACTOR=x_factor is not None,
+        WEIGHT_FACTOR=weight_factor is not None,
         PRECISION=FP32_PRECISION,
         SHARED=SHARE if shared else 1,
         BAND=blocks.band,

@@ -1,6 +1,7 @@
 """The trunk's MLPs in one pass each: silu(down(silu(up(norm(x))))), perhaps plus x; what is between stays in registers.
 
-As single operations the states between, four times as wide as x, are written and read six times.
+As single operations the states between, four times as wide as x, are written and read six times. Many rows go layer by
+layer (t2l/kernels/silu_linear.py).
 
 Legend: M rows, I size of x, H hidden size, O size of the output.
 """
@@ -8,11 +9,13 @@ Legend: M rows, I size of x, H hidden size, O size of the output.
 import math
 from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
 from t2l.kernels import FP32_PRECISION, dot_block
+from t2l.kernels.silu_linear import silu_linear
 
 
 class Blocks(NamedTuple):
@@ -27,12 +30,13 @@ class Blocks(NamedTuple):
 
 BLOCKS = (
     (512, Blocks(16, 32, 128, warps=4, stages=3)),
-    (2048, Blocks(64, 64, 64, warps=4, stages=3)),
-    (4096, Blocks(128, 128, 32, warps=8, stages=3)),
-    (math.inf, Blocks(128, 256, 32, warps=8, stages=3)),
+    (math.inf, Blocks(64, 64, 64, warps=4, stages=3)),
 )
 """For at most so many rows, the fastest on an H200 for x of 128. Programs that share rows all compute their hidden
 states."""
+
+MANY = 2048
+"""Rows beyond which it pays to go layer by layer."""
 
 ROW_BYTES = 512
 """Of those; a program holds whole rows of x, so of larger ones it takes fewer, and less of H."""
@@ -99,11 +103,20 @@ def _mlp_rows(
     tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-def mlp_rows(x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linear, residual: bool) -> Tensor:
-    """[..., I] -> [..., O]; residual: plus x, where O is I."""
+def mlp_rows(
+    x: Tensor, norm: nn.LayerNorm | None, up: nn.Linear, down: nn.Linear, residual: bool, halved: bool = False
+) -> Tensor:
+    """[..., I] -> [..., O]; residual: plus x, where O is I; halved: of many rows of fp32, fp16."""
     (hidden, size), outputs = up.weight.shape, len(down.weight)
     assert down.weight.shape[1] == hidden and (outputs == size or not residual)
     x_M_I = x.reshape(-1, size).contiguous()
+    if len(x_M_I) > MANY:
+        between = torch.float16 if x.dtype == torch.float32 else x.dtype
+        states_M_H = silu_linear(x_M_I, up, between, norm)
+        out_M_O = silu_linear(
+            states_M_H, down, between if halved else x.dtype, residual_M_O=x_M_I if residual else None
+        )
+        return out_M_O.view(*x.shape[:-1], outputs)
     out_M_O = x.new_empty(len(x_M_I), outputs)
     blocks = _cut(next(blocks for most, blocks in BLOCKS if len(x_M_I) <= most), x_M_I)
     columns = min(blocks.outputs, dot_block(outputs))

@@ -70,15 +70,18 @@ def test_equals_the_plain_path(
 
 
 @pytest.mark.parametrize("n", [3, 64], ids=["some", "shared"])
+@pytest.mark.parametrize("trunk_too", [False, True], ids=["", "trunk too"])
 @variants
-def test_many_rows_are_halved(monkeypatch: pytest.MonkeyPatch, variant: str, n: int) -> None:
+def test_many_rows_are_halved(monkeypatch: pytest.MonkeyPatch, variant: str, trunk_too: bool, n: int) -> None:
     monkeypatch.setattr(heads, "HALVED", 0)
+    monkeypatch.setattr(mlp, "MANY", 0 if trunk_too else 1 << 20)
     monkeypatch.setattr(heads, "BLOCKS", {torch.float16: ((1 << 20, SMALL),)})
     monkeypatch.setattr(heads, "SHARED_BLOCKS", {torch.float16: SMALL._replace(rows=64)})
     hypernet, embedding_N_E = build(variant, head_input=16), torch.randn(n, EMBEDDING, device=DEVICE)
     with torch.no_grad():
         for parameter in hypernet.heads.parameters():
             parameter *= 1e6  # beyond what fp16 itself can hold
+        assert (hypernet.trunk(embedding_N_E, halved=True).dtype == torch.float16) == trunk_too
         found, expected = hypernet(embedding_N_E), plain(hypernet, embedding_N_E)
     for a, b in zip(found.tensors(), expected.tensors(), strict=True):
         assert 0 < (a - b).abs().max() < 1e-3 * b.abs().max(), "rounded to 10 bits, and no worse"
