@@ -30,6 +30,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_load import PORT, Question, application, ask, questions
 from transformers import AutoTokenizer
 
+from serve.handles import by_value
 from serve.protocol import AdapterRef, GenerateRequest, Sampling
 from serve.settings import Settings
 from t2l.embedded import BASE_DIR
@@ -75,7 +76,8 @@ async def seconds_inside(handle: DeploymentHandle, metric: str) -> float:
 
 
 async def measure(asked: list[Question], prompt_ids: list[int]) -> list[Times]:
-    handles = {name: serve.get_deployment_handle(name, "default") for name in ("TextEncoder", "HyperNetwork", "LLM")}
+    names = ("TextEncoder", "HyperNetwork", "LLM")
+    handles = {name: by_value(serve.get_deployment_handle(name, "default")) for name in names}
     found = []
     async with aiohttp.ClientSession(f"http://127.0.0.1:{PORT}") as session:
         for question in asked:

@@ -17,6 +17,7 @@ from torch import Tensor
 from serve.cache import AdapterCache
 from serve.engine import EngineRequest
 from serve.engine.batching import BatchingEngine
+from serve.handles import by_value
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
 from serve.replica_metrics import ReplicaMetrics
@@ -42,7 +43,7 @@ class LLM:
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
         use_local_dir(settings.local_dir)
         t2l = TextToLora.from_pretrained(settings.folder)
-        self._hypernet, self._timeout = hypernet, settings.timeouts.generate_s
+        self._hypernet, self._timeout = by_value(hypernet), settings.timeouts.generate_s
         self._cache = AdapterCache(settings.engine.host_cache_mb << 20)
         self._being_made: dict[str, asyncio.Task[Tensor]] = {}
         self._streams: dict[str, _Stream] = {}

@@ -13,6 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from serve.api.errors import ApiError
+from serve.handles import by_value
 from serve.protocol import AdapterRef, BusyError, Delta, Embedding, EngineError, GenerateRequest
 from serve.replica_metrics import ReplicaMetrics
 from serve.settings import Timeouts
@@ -35,8 +36,9 @@ class Backends:
     def __init__(
         self, encoder: DeploymentHandle, hypernet: DeploymentHandle, llm: DeploymentHandle, timeouts: Timeouts
     ) -> None:
-        self._encoder, self._hypernet, self._llm, self._timeouts = encoder, hypernet, llm, timeouts
-        self._generate = llm.options(method_name="generate", stream=True)
+        self._encoder, self._hypernet, self._llm = map(by_value, (encoder, hypernet, llm))
+        self._generate = self._llm.options(method_name="generate", stream=True)
+        self._timeouts = timeouts
 
     async def embed(self, texts: list[str]) -> list[Embedding]:
         return await _call(self._encoder.embed, self._timeouts.encode_s, texts)

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve.api.backends import Answers, broadcast
+from serve.handles import by_value
 from serve.replica_metrics import ReplicaMetrics
 from serve.store import AdapterEntry, AdapterStore
 
@@ -104,5 +105,5 @@ class Peers:
     async def _ask_all(self, method: str, *args: Any) -> Answers:
         if self._handle is None:
             here = serve.get_replica_context()
-            self._handle = serve.get_deployment_handle(here.deployment, here.app_name)
+            self._handle = by_value(serve.get_deployment_handle(here.deployment, here.app_name))
         return await broadcast(self._handle, method, *args)

@@ -34,5 +34,7 @@ def in_uniform_batches(run: Callable[[list[int]], Tensor], shapes: Sequence[Hash
     for batch, filled in uniform_batches(shapes, rows):
         parts.append(run(filled)[: len(batch)])
         order += batch
+    if len(parts) == 1:
+        return parts[0]
     result = torch.cat(parts)
     return result[torch.tensor(order).argsort().to(result.device)]
