@@ -18,7 +18,6 @@ from serve.engine.step_graphs import StepGraphs
 from serve.protocol import Sampling
 from t2l.lora.apply import PerRowLora
 from t2l.lora.flat import FlatLayout
-from t2l.lora.together import Segments, segments_of_rows
 
 
 class RowBatch:
@@ -83,8 +82,7 @@ class RowBatch:
         padded = [[*ids[:-1], *[0] * (width + 1 - len(ids))] for ids in prompts]
         position_1_T = torch.arange(width, device=device)[None]
         self._cache.write_prompts(first, position_1_T >= self._position_R[first : len(self), None])
-        segments = segments_of_rows(len(prompts), width, device) if self._fused else None
-        with self._adapters(first, len(self), any(self._adapted[first : len(self)]), segments):
+        with self._adapters(first, len(self), any(self._adapted[first : len(self)])):
             self._base.model.base_model(
                 input_ids=torch.tensor(padded, device=device),
                 position_ids=position_1_T,
@@ -136,11 +134,9 @@ class RowBatch:
         self._lengths.pop()
         self._position_R[last] = 0  # a graph of more rows than are in use writes there
 
-    def _adapters(
-        self, first: int, end: int, adapted: bool, segments: Segments | None = None
-    ) -> AbstractContextManager[None]:
+    def _adapters(self, first: int, end: int, adapted: bool) -> AbstractContextManager[None]:
         """The adapters of these rows; none at all where all are the base model's."""
-        return self._base.installed(self._pairs(first, end), segments) if adapted else self._base.installed(None)
+        return self._base.installed(self._pairs(first, end) if adapted else None)
 
     def _prompt_mask(self, position_1_T: Tensor) -> Tensor | dict[str, Tensor] | None:
         """torch's fused attention is causal by itself, and a mask slows it down."""

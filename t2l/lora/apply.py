@@ -29,10 +29,9 @@ class RowLoraLinear(nn.Module):
     """A frozen linear layer that adds s B (A x) while `pair` is set.
 
     pair: A_NRI [n, r, i] and B_NOR [n, o, r] in the dtype of the layer, or None for the base layer alone.
-    Adapter j serves the k = rows / n consecutive rows from j k on; or those tokens that the segments of `together` say,
-    where there are any, as in rows that are packed into one [1, T, i]. Plain attributes rather than arguments, because
-    the model in between passes none through; torch.compile treats the tensors as inputs, so new values do not
-    recompile.
+    Adapter j serves the k = rows / n consecutive rows from j k on; or, where rows are packed into one [1, T, i],
+    those tokens that the segments of `together` say. Plain attributes rather than arguments, because the model in
+    between passes none through; torch.compile treats the tensors as inputs, so new values do not recompile.
     place: its own among the layers that `together` is for.
     """
 
@@ -51,11 +50,11 @@ class RowLoraLinear(nn.Module):
         return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [n k, ..., i] -> [n k, ..., o]; with segments, x [..., i] -> [..., o]."""
+        """x [n k, ..., i] -> [n k, ..., o]; packed, x [1, T, i] -> [1, T, o]."""
         if self.pair is None:
             return self.base(x)
         if self.together.segments is not None:
-            return self._by_token(x, self.pair[1], self.together.segments)
+            return self._packed(x, self.pair[1], self.together.segments)
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -72,12 +71,11 @@ class RowLoraLinear(nn.Module):
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
 
-    def _by_token(self, x: Tensor, B_NOR: Tensor, segments: Segments) -> Tensor:
+    def _packed(self, x_1_T_I: Tensor, B_NOR: Tensor, segments: Segments) -> Tensor:
         from t2l.kernels.packed_lora import packed_up  # Triton is not there where kernels are not usable
 
-        h_T_R = self.together.down(self.place, x, self.scaling, self.dropout if self.training else 0.0)
-        y_T_O = packed_up(self.base(x.flatten(0, -2)), h_T_R, B_NOR, *segments)
-        return y_T_O.view(*x.shape[:-1], -1)
+        h_T_R = self.together.down(self.place, x_1_T_I, self.scaling, self.dropout if self.training else 0.0)
+        return packed_up(self.base(x_1_T_I[0]), h_T_R, B_NOR, *segments)[None]
 
 
 class PerRowLora(nn.Module):
@@ -122,8 +120,8 @@ class PerRowLora(nn.Module):
             return self.model(**inputs)
 
     def adapters(self, weights: LoraWeights | None, segments: Segments | None = None) -> AbstractContextManager[None]:
-        """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`; segments: which tokens
-        each one serves, for our kernels on a GPU.
+        """Adapters for any calls on `model` in this context, such as `lora.model.generate(...)`; segments: in packed
+        rows.
 
         They are cast to the model's dtype and device once, here. Raises SpecMismatchError for another spec.
         """

@@ -1,4 +1,4 @@
-"""Layers that read the same tensor (q, k and v; gate and up), by token: one product for the As of all of them.
+"""Layers that read the same tensor (q, k and v; gate and up), in packed rows: one product for the As of all of them.
 
 What is saved is reading their input, and drawing dropout for it, once for each.
 
@@ -11,14 +11,8 @@ import torch
 from torch import Tensor
 
 Segments = tuple[Tensor, Tensor]
-"""The number of each token's adapter [T], in order, and where each one's tokens start and end [N + 1]; both int32."""
-
-
-def segments_of_rows(rows: int, length: int, device: torch.device) -> Segments:
-    """Of padded rows, an adapter each."""
-    row_N1 = torch.arange(rows + 1, dtype=torch.int32, device=device)
-    return row_N1[:-1].repeat_interleave(length, output_size=rows * length), row_N1 * length
-
+"""In packed rows: the number of each token's adapter [T], in order, and where each one's tokens start and end [N + 1];
+both int32."""
 
 _READ_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """By the names that transformers gives them within one parent, in the order of their calls."""
@@ -35,28 +29,28 @@ class ReadTogether:
         self._h_T_R_of_each: tuple[Tensor, ...] = ()
 
     def install(self, A_NRI_of_each: Sequence[Tensor], segments: Segments | None) -> None:
-        """segments None: for rows that go through batched matmuls, which need nothing of this."""
+        """segments None: for rows that are not packed, which need nothing of this."""
         self.segments, self._A_N_MR_I, self._x, self._h_T_R_of_each = segments, None, None, ()
         if segments is not None and A_NRI_of_each:
             self._layers = len(A_NRI_of_each)
             self._A_N_MR_I = torch.cat(list(A_NRI_of_each), 1) if self._layers > 1 else A_NRI_of_each[0]
 
-    def down(self, layer: int, x: Tensor, scaling: float, p: float) -> Tensor:
-        """[..., I] -> [T, R]: s A dropout(x) of one layer. p: of dropout, which is one and the same for all."""
+    def down(self, layer: int, x_1_T_I: Tensor, scaling: float, p: float) -> Tensor:
+        """[T, R]: s A dropout(x) of one layer. p: of dropout, which is one and the same for all."""
         if self._layers == 1:
-            return self._all(x, scaling, p)
-        if self._x is not x:
-            self._x, self._h_T_R_of_each = x, self._all(x, scaling, p).chunk(self._layers, 1)
+            return self._all(x_1_T_I, scaling, p)
+        if self._x is not x_1_T_I:
+            self._x, self._h_T_R_of_each = x_1_T_I, self._all(x_1_T_I, scaling, p).chunk(self._layers, 1)
         h_T_R = self._h_T_R_of_each[layer]
         if layer == self._layers - 1:
             self._x, self._h_T_R_of_each = None, ()
         return h_T_R
 
-    def _all(self, x: Tensor, scaling: float, p: float) -> Tensor:
+    def _all(self, x_1_T_I: Tensor, scaling: float, p: float) -> Tensor:
         from t2l.kernels.packed_lora import packed_down  # Triton is not there where kernels are not usable
 
         assert self.segments is not None and self._A_N_MR_I is not None
-        return packed_down(x.flatten(0, -2), self._A_N_MR_I, *self.segments, scaling, p)
+        return packed_down(x_1_T_I[0], self._A_N_MR_I, *self.segments, scaling, p)
 
 
 def reading_together(keys: Iterable[str]) -> list[list[str]]:

@@ -16,7 +16,6 @@ from t2l.kernels.decode_attention import decode_attention
 from t2l.kernels.row_lora import row_lora
 from t2l.lora.apply import RowLoraLinear
 from t2l.lora.flat import FlatLayout
-from t2l.lora.together import segments_of_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 few = settings(max_examples=10, deadline=None)
@@ -79,20 +78,6 @@ def test_a_layer_takes_the_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kernels, "usable", lambda *_: True)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), plain, rtol=1e-4, atol=1e-4)
-
-
-def test_a_layer_goes_token_by_token_where_it_is_told_to() -> None:
-    torch.manual_seed(0)
-    rows_K, tokens, rank, sizes = 3, 5, 4, (24, 40)
-    layer = RowLoraLinear(torch.nn.Linear(*sizes).eval(), 0.5).to(DEVICE)
-    layer.pair = (
-        torch.randn(rows_K, rank, sizes[0], device=DEVICE),
-        torch.randn(rows_K, sizes[1], rank, device=DEVICE),
-    )
-    x = torch.randn(rows_K, tokens, sizes[0], device=DEVICE)
-    plain = layer(x)
-    layer.together.install([layer.pair[0]], segments_of_rows(rows_K, tokens, x.device))
-    torch.testing.assert_close(layer(x), plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3"])  # a window in all layers, and in some

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2l.lora.together import ReadTogether, reading_together, segments_of_rows
+from t2l.lora.together import ReadTogether, reading_together
 
 TOKENS, SIZE, RANK = 5, 12, 3
 
@@ -48,9 +48,3 @@ def test_one_product_for_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = 0.5 * x[0] @ As[layer, 0].T
         torch.testing.assert_close(together.down(layer, x, 0.5, 0.0), expected, rtol=1e-4, atol=1e-4)
     assert len(products) == 4
-
-
-def test_segments_of_padded_rows() -> None:
-    adapter_T, start_N1 = segments_of_rows(3, 2, torch.device("cpu"))
-    assert adapter_T.tolist() == [0, 0, 1, 1, 2, 2] and start_N1.tolist() == [0, 2, 4, 6]
-    assert {adapter_T.dtype, start_N1.dtype} == {torch.int32}
