@@ -55,7 +55,7 @@ class TextEncoder:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
         texts = clean_descriptions(texts)
         # Refused here: what one caller's text raised in a batch would be raised for all whose texts are in it.
-        counts = self._encoder.token_counts(texts)
+        counts = self._encoder.check_whole(texts)
         return list(await asyncio.gather(*(self._embed(counted) for counted in zip(texts, counts, strict=True))))
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)

@@ -1,4 +1,5 @@
-"""The Python face, for a terminal: a description that is far from what T2L was trained on is warned of on stderr."""
+"""The Python face, for a terminal: a description that is far from what T2L was trained on is warned of on stderr, and
+one that would not be read to its end is refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from t2l.embedded import CHECKPOINT_DIR
-from t2l.text.encoder import TextFeatures
+from t2l.text.encoder import TextFeatures, TokenEncoder
 from t2l.text.nearness import NearnessIndex, far_warning, mean_states
 from t2l.text_to_lora import TextToLora
 
@@ -26,6 +27,8 @@ class WatchedTextToLora(TextToLora):
         return model
 
     def read(self, descriptions: Sequence[str]) -> TextFeatures:
+        if isinstance(self.encoder, TokenEncoder):
+            self.encoder.check_whole(descriptions)
         features = super().read(descriptions)
         if self._index is not None:
             nearness_N = self._index.nearness(mean_states(features))

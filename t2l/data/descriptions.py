@@ -139,7 +139,6 @@ class KeptStates:
         self, texts: Sequence[str], encoder: TextEncoder, device: torch.device | str, caches: Caches | None
     ) -> None:
         self.texts, self._encoder, self._rows = texts, encoder, encoder_rows(device, _GPU_ROWS)
-        encoder.token_counts([max(texts, key=len)])  # refused now, rather than in the step that first draws it
         self._cache: ArrowCache | None = None
         if caches:
             self._cache = caches.open("descriptions", encoder.identity())

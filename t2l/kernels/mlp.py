@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from t2l.kernels import FP32_PRECISION, dot_block
+from t2l.kernels.pieces import layer_norm, silu
 from t2l.kernels.silu_linear import silu_linear
 
 
@@ -43,11 +44,6 @@ ROW_BYTES = 512
 
 LARGEST = 512
 """Size of x, of which a program would else take too few rows."""
-
-
-@triton.jit
-def _silu(x):
-    return x * tl.sigmoid(x)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -79,23 +75,18 @@ def _mlp_rows(
     inside = (m < rows)[:, None] & (i < SIZE)[None, :]
     x = tl.load(x_ptr + m[:, None].to(tl.int64) * SIZE + i[None, :], mask=inside, other=0.0)
     if NORM:
-        wide = x.to(tl.float32)
-        wide = tl.where((i < SIZE)[None, :], wide - tl.sum(wide, 1, keep_dims=True) / SIZE, 0.0)
-        wide *= tl.rsqrt(tl.sum(wide * wide, 1, keep_dims=True) / SIZE + eps)
-        weight = tl.load(norm_weight_ptr + i, mask=i < SIZE, other=0.0).to(tl.float32)
-        bias = tl.load(norm_bias_ptr + i, mask=i < SIZE, other=0.0).to(tl.float32)
-        x = (wide * weight[None, :] + bias[None, :]).to(x.dtype)
+        x = layer_norm(x, norm_weight_ptr, norm_bias_ptr, i, eps, SIZE)
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for start in range(0, HIDDEN, BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
         in_up = (h < HIDDEN)[:, None] & (i < SIZE)[None, :]
         up = tl.load(up_weight_ptr + h[:, None] * SIZE + i[None, :], mask=in_up, other=0.0)
         hidden = tl.dot(x, tl.trans(up), input_precision=PRECISION)
-        hidden = _silu(hidden + tl.load(up_bias_ptr + h, mask=h < HIDDEN, other=0.0).to(tl.float32)[None, :])
+        hidden = silu(hidden + tl.load(up_bias_ptr + h, mask=h < HIDDEN, other=0.0).to(tl.float32)[None, :])
         in_down = (o < OUTPUTS)[:, None] & (h < HIDDEN)[None, :]
         down = tl.load(down_weight_ptr + o[:, None] * HIDDEN + h[None, :], mask=in_down, other=0.0)
         out = tl.dot(hidden.to(down.dtype), tl.trans(down), out, input_precision=PRECISION)
-    out = _silu(out + tl.load(down_bias_ptr + o, mask=o < OUTPUTS, other=0.0).to(tl.float32)[None, :])
+    out = silu(out + tl.load(down_bias_ptr + o, mask=o < OUTPUTS, other=0.0).to(tl.float32)[None, :])
     inside = (m < rows)[:, None] & (o < OUTPUTS)[None, :]
     places = m[:, None].to(tl.int64) * OUTPUTS + o[None, :]
     if RESIDUAL:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from t2l.kernels import dot_block
 from t2l.kernels.halves import as_halves, halves
+from t2l.kernels.pieces import layer_norm, silu
 
 
 class Blocks(NamedTuple):
@@ -63,13 +64,8 @@ def _silu_linear(
         i = start + tl.arange(0, BLOCK_I)
         inside = (m < rows)[:, None] & (i < SIZE)[None, :]
         x = tl.load(x_ptr + m[:, None].to(tl.int64) * SIZE + i[None, :], mask=inside, other=0.0)
-        if NORM:  # of whole rows
-            wide = x.to(tl.float32)
-            wide = tl.where((i < SIZE)[None, :], wide - tl.sum(wide, 1, keep_dims=True) / SIZE, 0.0)
-            wide *= tl.rsqrt(tl.sum(wide * wide, 1, keep_dims=True) / SIZE + eps)
-            norm_weight = tl.load(norm_weight_ptr + i, mask=i < SIZE, other=0.0).to(tl.float32)
-            norm_bias = tl.load(norm_bias_ptr + i, mask=i < SIZE, other=0.0).to(tl.float32)
-            x = (wide * norm_weight[None, :] + norm_bias[None, :]).to(x.dtype)
+        if NORM:
+            x = layer_norm(x, norm_weight_ptr, norm_bias_ptr, i, eps, SIZE)
         if x.dtype == tl.float32:
             x = as_halves(x)
         read = (o < OUTPUTS)[:, None] & (i < SIZE)[None, :]
@@ -78,7 +74,7 @@ def _silu_linear(
     if FACTOR:
         out *= tl.load(factor_ptr + o, mask=o < OUTPUTS, other=0.0)[None, :]
     out += tl.load(bias_ptr + o, mask=o < OUTPUTS, other=0.0).to(tl.float32)[None, :]
-    out *= tl.sigmoid(out)
+    out = silu(out)
     inside = (m < rows)[:, None] & (o < OUTPUTS)[None, :]
     places = m[:, None].to(tl.int64) * OUTPUTS + o[None, :]
     if RESIDUAL:

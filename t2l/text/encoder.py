@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from t2l.config import EncoderConfig
-from t2l.errors import ConfigError
+from t2l.errors import ConfigError, DescriptionError
 from t2l.text.normalize import clean_descriptions
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class TextEncoder(Protocol):
         ...
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it.
-
-        Raises DescriptionError as `encode` does.
-        """
+        """What sets the shape of each text's computation: its tokens, for each tokenizer that reads it."""
         ...
 
 
@@ -93,6 +90,21 @@ class TokenEncoder(TextEncoder, ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device: ...
+
+    @property
+    @abstractmethod
+    def limits(self) -> tuple[int, ...]:
+        """Tokens of a text that are read, for each tokenizer; what is beyond is cut off."""
+
+    def check_whole(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Their `token_counts`. Raises DescriptionError for a text of which something would be cut off."""
+        every = self.token_counts(texts)
+        for count, limit in (pair for counts in every for pair in zip(counts, self.limits, strict=True)):
+            if count > limit:
+                raise DescriptionError(
+                    f"a description has {count} tokens, of which the text encoder reads {limit}: shorten it"
+                )
+        return every
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> "Tokens":

@@ -29,6 +29,10 @@ class JointEncoder(TokenEncoder):
         return [sum(row, start=()) for row in zip(*counts, strict=True)]
 
     @property
+    def limits(self) -> tuple[int, ...]:
+        return sum((encoder.limits for encoder in self._encoders), start=())
+
+    @property
     def device(self) -> torch.device:
         return self._encoders[0].device
 

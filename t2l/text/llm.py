@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from t2l.errors import ConfigError, DescriptionError
+from t2l.errors import ConfigError
 from t2l.text.encoder import TextFeatures, TokenEncoder, Tokens, encoder_digest
 from t2l.text.normalize import clean_descriptions, scaled_unit
 from t2l.text.positions import positions
@@ -62,19 +62,17 @@ class LlmEncoder(TokenEncoder):
         return [(len(row),) for row in self._rows(clean_descriptions(texts))]
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Raises DescriptionError for a text that is longer than the model can take in."""
         if self._pooling == "tokens":
-            rows = [self._ids(self._opening + text) for text in texts]
-        else:  # with the special tokens that the tokenizer puts around a text, as upstream
-            rows = self._tokenizer(list(texts))["input_ids"]
-        if (longest := max(map(len, rows), default=0)) > self._limit:
-            raise DescriptionError(
-                f"a description has {longest} tokens, and the model that reads it takes {self._limit}: shorten it"
-            )
-        return rows
+            return [self._ids(self._opening + text) for text in texts]
+        # With the special tokens that the tokenizer puts around a text, as upstream.
+        return self._tokenizer(list(texts), verbose=False)["input_ids"]  # type: ignore[return-value]
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[return-value]
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        return (self._limit,)
 
     @property
     def device(self) -> torch.device:
@@ -83,7 +81,7 @@ class LlmEncoder(TokenEncoder):
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
         """Padded here, not by the tokenizer: many have no padding token. Probes follow on the right, so there it is on
         the left; nothing looks at it in either place."""
-        rows = self._rows(texts)
+        rows = [row[: self._limit] for row in self._rows(texts)]
         width = -(-max(map(len, rows)) // multiple) * multiple
         ids_N_T = torch.zeros(len(rows), width, dtype=torch.long)
         for ids_T, row in zip(ids_N_T, rows, strict=True):

@@ -93,15 +93,18 @@ class SentenceEncoder(TokenEncoder):
         return encoder_digest(self._model, self._pooling, self._limit, modules, tokenizer_json(self._model.tokenizer))
 
     def token_counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        ids = self._model.tokenizer(clean_descriptions(texts), truncation=True, max_length=self._limit)
+        ids = self._model.tokenizer(clean_descriptions(texts), truncation=False, verbose=False)
         return [(len(row),) for row in ids["input_ids"]]
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        return (self._limit,)
 
     @property
     def device(self) -> torch.device:
         return self._model.device
 
     def tokenize(self, texts: Sequence[str], multiple: int = 1) -> Tokens:
-        """Longer texts than the model takes are cut off at its limit."""
         longest = max(count for (count,) in self.token_counts(texts))
         width = min(-(-longest // multiple) * multiple, self._limit)
         return dict(

@@ -202,7 +202,7 @@ def test_over_long_descriptions_are_refused_and_disturb_nobody(server: Server) -
     with ThreadPoolExecutor(len(texts)) as pool:  # at once, so that they share batches
         made = list(pool.map(lambda text: server.http.post("/v1/adapters", json={"descriptions": [text]}), texts))
     assert [reply.status_code for reply in made] == [200, 400, 400] + [200] * 24
-    assert "tokens, and the model that reads it takes 4" in made[1].text and "shorten it" in made[1].text
+    assert "tokens, of which the text encoder reads 490: shorten it" in made[1].text
 
 
 def test_large_bodies_are_refused(server: Server) -> None:

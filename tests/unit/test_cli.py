@@ -217,3 +217,9 @@ def test_far_descriptions_are_warned_of(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     [line] = result.stderr.splitlines()
     assert line.startswith("warning: 'qpw [zzk] rrr hhh': this is far from what T2L was trained on (nearness 0.")
+
+
+def test_descriptions_that_would_be_cut_off_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = t2l("generate", "word " * 600, "-o", tmp_path / "out", "--checkpoint", tiny_checkpoint)
+    assert refused(result).endswith(" tokens, of which the text encoder reads 505: shorten it")
+    assert not (tmp_path / "out").exists()

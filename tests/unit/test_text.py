@@ -71,17 +71,20 @@ def test_empty_and_over_long_descriptions_are_refused(text: str, complaint: str)
 
 
 @pytest.mark.parametrize("with_reader", [False, True])
-def test_descriptions_longer_than_the_base_takes_are_refused(with_reader: bool) -> None:
+def test_what_a_base_has_no_positions_for_is_cut_off_or_refused(with_reader: bool) -> None:
     llm = encoder(("llm",), with_reader)
-    assert isinstance(llm, TokenEncoder)
+    assert isinstance(llm, LlmEncoder)
     chat = PromptFormat.of(TOKENIZER)
     probe = max(len(TOKENIZER.tokenize(f"\n\n{probe}{chat.user_to_assistant}")) for probe in PROBES)
     room = LLAMA.config.max_position_embeddings - probe * with_reader
     letters = room - llm.token_counts(["."])[0][0]  # a token each
-    llm.encode(["fine", "x" * letters + "."])
-    for call in (llm.encode, llm.token_counts, JointEncoder([llm]).token_counts):
-        with pytest.raises(DescriptionError, match=f"has {room + 1} tokens, and the model .* takes {room}: shorten it"):
-            call(["fine", "x" * (letters + 1) + "."])
+    whole, longer = "x" * letters + ".", "x" * letters + ". x."
+    assert JointEncoder([llm, llm]).check_whole(["fine", whole])[1] == (room, room)
+    found = llm.encode([whole, longer]).states_N_T_D
+    torch.testing.assert_close(found[0], found[1])
+    for refusing in (llm, JointEncoder([llm])):
+        with pytest.raises(DescriptionError, match=f"has {room + 3} tokens, of which the text encoder reads {room}: "):
+            refusing.check_whole(["fine", longer])
 
 
 def test_vectors_have_length_sqrt_dim() -> None:
