@@ -69,7 +69,10 @@ class TextEncoder:
         """texts: clean; counts: their tokens."""
 
         def run(batch: list[int]) -> Tensor:
-            return self._read(self._encoder.tokenize([texts[i] for i in batch], self._multiple))
+            places = {i: place for place, i in enumerate(dict.fromkeys(batch))}  # once, what fills the batch up
+            tokens = self._encoder.tokenize([texts[i] for i in places], self._multiple)
+            row_N = torch.tensor([places[i] for i in batch])
+            return self._read({name: tensor[row_N] for name, tensor in tokens.items()})
 
         shapes = [tuple(-(-count // self._multiple) for count in own) for own in counts]
         both = in_uniform_batches(run, shapes, self._rows).cpu()
