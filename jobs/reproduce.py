@@ -23,7 +23,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, to be started again")
     parser.add_argument("--no-ray", action="store_true")
-    return parser.parse_args(arguments)
+    found = parser.parse_args(arguments)
+    if found.at_once < 1 or found.gpus < 0:
+        parser.error(f"--at-once is {found.at_once} and --gpus {found.gpus}: give at least 1, and at least 0")
+    return found
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ Axes: N texts, E task embedding, D features of the frozen encoder.
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -43,6 +44,7 @@ class TextEncoder:
         self._encoder, self._rows = encoder, encoder_rows(encoder.device, GPU_ROWS)
         self._multiple = 1 if encoder.device.type == "cpu" else GPU_MULTIPLE
         self._read = GraphByShape(self._embedding_and_states, encoder.device)
+        self._tokenizing = threading.Lock()  # tokenizers hold what padding and truncation the last call asked for
         self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
@@ -55,8 +57,12 @@ class TextEncoder:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
         texts = clean_descriptions(texts)
         # Refused here: what one caller's text raised in a batch would be raised for all whose texts are in it.
-        counts = self._encoder.check_whole(texts)
+        counts = await asyncio.to_thread(self._check, texts)
         return list(await asyncio.gather(*(self._embed(counted) for counted in zip(texts, counts, strict=True))))
+
+    def _check(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        with self._tokenizing:
+            return self._encoder.check_whole(texts)
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.0)
     async def _embed(self, counted: list[tuple[str, tuple[int, ...]]]) -> list[Embedding]:
@@ -70,7 +76,8 @@ class TextEncoder:
 
         def run(batch: list[int]) -> Tensor:
             places = {i: place for place, i in enumerate(dict.fromkeys(batch))}  # once, what fills the batch up
-            tokens = self._encoder.tokenize([texts[i] for i in places], self._multiple)
+            with self._tokenizing:
+                tokens = self._encoder.tokenize([texts[i] for i in places], self._multiple)
             row_N = torch.tensor([places[i] for i in batch])
             return self._read({name: tensor[row_N] for name, tensor in tokens.items()})
 

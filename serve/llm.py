@@ -17,7 +17,6 @@ from torch import Tensor
 from serve.cache import AdapterCache
 from serve.engine import EngineRequest
 from serve.engine.batching import BatchingEngine
-from serve.handles import by_value
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
 from serve.replica_metrics import ReplicaMetrics
@@ -43,7 +42,7 @@ class LLM:
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
         use_local_dir(settings.local_dir)
         t2l = TextToLora.from_pretrained(settings.folder)
-        self._hypernet, self._timeout = by_value(hypernet), settings.timeouts.generate_s
+        self._hypernet, self._timeout = hypernet, settings.timeouts.generate_s
         self._cache = AdapterCache(settings.engine.host_cache_mb << 20)
         self._being_made: dict[str, asyncio.Task[Tensor]] = {}
         self._streams: dict[str, _Stream] = {}
@@ -58,6 +57,7 @@ class LLM:
         Raises BusyError if the queue is full, TimeoutError if the adapter could not be made in time. Closing the
         generator cancels the request.
         """
+        self._engine.check_room()  # before an adapter is made for a request that will be refused
         adapter = None if request.adapter is None else await self._adapter(request.adapter)
         self._loop = asyncio.get_running_loop()
         stream = self._streams[request.id] = _Stream()

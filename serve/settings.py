@@ -15,9 +15,11 @@ from t2l.text.normalize import MAX_CHARACTERS
 SHORT_WAYS = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "grpc_proxy": "",
 }
 """Environment of the replicas (serve/config.yaml has it too): what they tell each other (serve/handles.py) goes from
-event loop to event loop, a millisecond faster. So none may hold up its loop: long work is done in threads."""
+event loop to event loop, a millisecond faster, and not through a machine's http_proxy. So none may hold up its loop:
+long work is done in threads."""
 
 COMMON: dict[str, Any] = {
     "ray_actor_options": {

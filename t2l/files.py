@@ -111,7 +111,7 @@ def complete_folder(directory: str | os.PathLike[str], overwrite: bool = False) 
     """
     target = Path(directory)
     if target.exists() and not overwrite:
-        raise CheckpointError(f"{target} already exists: choose another folder or allow overwriting")
+        raise CheckpointError(f"{target} already exists: choose another folder, or delete it")
     unique = uuid.uuid4().hex
     fresh, old = (target.parent / f".{target.name}.{unique}.{kind}" for kind in ("new", "old"))
     with _making(target):

@@ -36,7 +36,7 @@ class Backends:
     def __init__(
         self, encoder: DeploymentHandle, hypernet: DeploymentHandle, llm: DeploymentHandle, timeouts: Timeouts
     ) -> None:
-        self._encoder, self._hypernet, self._llm = map(by_value, (encoder, hypernet, llm))
+        self._encoder, self._hypernet, self._llm = by_value(encoder), hypernet, by_value(llm)
         self._generate = self._llm.options(method_name="generate", stream=True)
         self._timeouts = timeouts
 

@@ -11,7 +11,6 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve.api.backends import Answers, broadcast
-from serve.handles import by_value
 from serve.replica_metrics import ReplicaMetrics
 from serve.store import AdapterEntry, AdapterStore
 
@@ -105,5 +104,5 @@ class Peers:
     async def _ask_all(self, method: str, *args: Any) -> Answers:
         if self._handle is None:
             here = serve.get_replica_context()
-            self._handle = by_value(serve.get_deployment_handle(here.deployment, here.app_name))
+            self._handle = serve.get_deployment_handle(here.deployment, here.app_name)
         return await broadcast(self._handle, method, *args)

@@ -1,10 +1,14 @@
 """Request bodies of the API. Numeric limits that the settings hold are in serve/api/limits.py."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.protocol import ADAPTER_ID
+
+T = TypeVar("T")
+_List = Annotated[list[T], Field(fail_fast=True)]
+"""Of which the first wrong item is told of: a body has room for half a million of them, which would take seconds."""
 
 MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 _Zero = Annotated[float, Field(ge=0, le=0)]
@@ -60,7 +64,7 @@ class GenerationBody(_Accepted, _Neutral):
     seed: int | None = Field(
         default=None, ge=MIN_SEED, le=MAX_SEED, description="Choice i is drawn with seed + i; default: unpredictable."
     )
-    stop: _NotEmpty | Annotated[list[_NotEmpty], Field(min_length=1)] | None = Field(
+    stop: _NotEmpty | Annotated[_List[_NotEmpty], Field(min_length=1)] | None = Field(
         default=None, description="Strings before which the answer ends."
     )
     n: int | None = Field(default=None, ge=1, description="Choices; default 1.")
@@ -99,7 +103,7 @@ class _NeutralInMessage(_Body):
 
 class Message(_NeutralInMessage):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | _List[TextPart]
     name: str | None = Field(default=None, description="Accepted; has no effect.")
 
     def for_template(self) -> dict[str, str]:
@@ -116,7 +120,7 @@ class _NeutralInChat(_Body):
     logprobs: Literal[False] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     response_format: PlainTextFormat | None = None
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1)] | None = None
+    modalities: Annotated[_List[Literal["text"]], Field(min_length=1)] | None = None
     tools: _EmptyList | None = None
     tool_choice: Literal["none", "auto"] | None = None
     functions: _EmptyList | None = None
@@ -132,14 +136,14 @@ class _NeutralInChat(_Body):
 class ChatBody(GenerationBody, _NeutralInChat):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: _List[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Newer name of max_tokens.")
 
 
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: _NotEmpty | Annotated[list[_NotEmpty], Field(min_length=1)] = Field(
+    prompt: _NotEmpty | Annotated[_List[_NotEmpty], Field(min_length=1)] = Field(
         description="Raw text; several are answered independently, prompt by prompt."
     )
     logprobs: None = None
@@ -155,7 +159,7 @@ class CompletionBody(GenerationBody):
 class AdapterBody(_Body):
     """POST /v1/adapters."""
 
-    descriptions: list[_Words] = Field(min_length=1, description="What each adapter shall do.")
+    descriptions: _List[_Words] = Field(min_length=1, description="What each adapter shall do.")
 
 
 _CLASSES = (_Neutral, _NeutralInChat, _NeutralInMessage)

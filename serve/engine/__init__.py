@@ -56,6 +56,10 @@ class Engine(Protocol):
         """
         ...
 
+    def check_room(self) -> None:
+        """Raises what `submit` would raise now whatever the request: BusyError, EngineError."""
+        ...
+
     def cancel(self, request_id: str) -> None:
         """End a request without a further delta (one that is just being delivered excepted); unknown ids are ignored.
 

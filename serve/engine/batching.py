@@ -103,11 +103,14 @@ class BatchingEngine:
         """See Engine."""
         self._check_fits(request)
         with self._changed:
-            self._check_alive()
-            if len(self._waiting) >= self._settings.max_waiting + self._free_rows():
-                raise BusyError(f"{self._settings.max_waiting} requests wait already: try again later")
+            self._check_room()
             self._waiting.append(request)
             self._changed.notify()
+
+    def check_room(self) -> None:
+        """See Engine."""
+        with self._changed:
+            self._check_room()
 
     def cancel(self, request_id: str) -> None:
         """See Engine."""
@@ -146,6 +149,11 @@ class BatchingEngine:
 
     def _free_rows(self) -> int:
         return self._settings.rows - len(self._answers)
+
+    def _check_room(self) -> None:
+        self._check_alive()
+        if len(self._waiting) >= self._settings.max_waiting + self._free_rows():
+            raise BusyError(f"{self._settings.max_waiting} requests wait already: try again later")
 
     def _check_alive(self) -> None:
         if self._closed:

@@ -95,7 +95,10 @@ class Page:
         # First the answers stop, then the panels change: at once, a late word could land in another adapter's chat.
         stop = partial(gr.on, fn=None, cancels=[asking], queue=False)
         make = stop([self._make_button.click, self._description.submit])
-        make.then(self._make, [self._session, self._description, *panels], view)
+        # Nor may one begin while the adapter is made.
+        make.then(lambda: gr.Textbox(interactive=False), None, self._text).then(
+            self._make, [self._session, self._description, *panels], view
+        )
         stop(self._picker.input).then(self._choose, [self._session, self._picker, *panels], view)
         stop(self._clear.click).then(lambda: ([], []), None, panels)
         self._examples.click(_text_of, self._examples, self._description)

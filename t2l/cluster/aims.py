@@ -241,7 +241,14 @@ def _aims(
             kept = tuple(task.name for task in known if method.applies_to(task, wording))
             if kept and not (wording == "shuffled" and _num_worded(tasks) < 2):
                 head = Head(method=method.name, wording=wording, split=split, **origin.about)
-                yield Aim(head, origin.source, origin.sha256, scope, kept)
+                yield Aim(head, origin.source, _sha256_on(split, scope, origin), scope, kept)
+
+
+def _sha256_on(split: str, scope: Scope, origin: _Origin) -> str:
+    """Of what is measured there: a benchmark's prompts and descriptions are settings of its own."""
+    if split != BENCHMARKS or scope.benchmarks is None:
+        return origin.sha256
+    return hashlib.sha256(f"{origin.sha256} {scope.benchmarks.model_dump_json()}".encode()).hexdigest()
 
 
 def _num_worded(tasks: Sequence[Task]) -> int:

@@ -119,6 +119,8 @@ class ResultFile(BaseModel):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"the result file {path} does not exist: write one with jobs/evaluate.py -o") from None
+        except IsADirectoryError:
+            raise DataError(f"{path} is a folder: give a file, such as {path / 'results.json'}") from None
         except (ValidationError, UnicodeDecodeError):
             raise DataError(f"{path} is no result file of jobs/evaluate.py (format 1): give another file") from None
 

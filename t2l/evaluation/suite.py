@@ -84,11 +84,15 @@ class Evaluation:
         return sys.maxsize if explained else self._data.max_prompt_tokens
 
     def _limits(self, batch: Sequence[Question]) -> list[int]:
-        """Tokens of each answer: what its task says, or a few more than the right one has: enough to be wrong in."""
+        """Tokens of each answer: what its task says, or a few more than any right one has: enough to be wrong in."""
         most = self._data.within(positions(self._base.model.config)).max_response_tokens
-        ids: list[list[int]] = self._tokenizer([q.answer for q in batch], add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
-        wanted = [q.max_new_tokens or len(row) + _SPARE_TOKENS for q, row in zip(batch, ids, strict=True)]
+        wanted = (one.max_new_tokens or self._longest_right(one) + _SPARE_TOKENS for one in batch)
         return [min(number, most) for number in wanted]
+
+    def _longest_right(self, question: Question) -> int:
+        """Tokens."""
+        ids: list[list[int]] = self._tokenizer([question.answer, *question.also], add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        return max(map(len, ids))
 
 
 def _score(answered: Sequence[tuple[Question, str]]) -> TaskScore:

@@ -42,7 +42,8 @@ class Head(nn.Module, ABC):
     def forward(self, hidden: Tensor, units: "OutputUnits | None" = None) -> tuple[Tensor, Tensor]:
         """Trunk output [n, l, (s), (r), h] -> rows of A and B, in `units` if given.
 
-        Without gradients, on a GPU, one kernel a side does both: the same up to rounding, which in fp32 is TF32's.
+        Without gradients, on a GPU, one kernel a side does both: the same up to rounding, which in fp32 is TF32's
+        or, of many rows, that of halves.
         """
         inputs = hidden.unbind(2) if self.per_side else (hidden, hidden)
         layers = tuple(zip(inputs, self.sides(self.weight), self.sides(self.bias), strict=True))

@@ -57,8 +57,9 @@ def _silu_linear(
     BLOCK_O: tl.constexpr,
 ):
     """One program: a block of rows and outputs; those of the same rows run at a time."""
-    o = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
-    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    across = tl.cdiv(OUTPUTS, BLOCK_O)  # in one dimension: the others of a grid end at 65,535
+    o = tl.program_id(0) % across * BLOCK_O + tl.arange(0, BLOCK_O)
+    m = tl.program_id(0) // across * BLOCK_M + tl.arange(0, BLOCK_M)
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for start in range(0, SIZE, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
@@ -96,7 +97,7 @@ def silu_linear(
     out_M_O = x_M_I.new_empty(len(x_M_I), outputs, dtype=dtype)
     blocks = BLOCKS if norm is None else _whole_rows(size)
     columns = min(blocks.outputs, dot_block(outputs))
-    _silu_linear[(triton.cdiv(outputs, columns), triton.cdiv(len(x_M_I), blocks.rows))](
+    _silu_linear[(triton.cdiv(outputs, columns) * triton.cdiv(len(x_M_I), blocks.rows),)](
         x_M_I,
         linear.bias if norm is None else norm.weight,
         linear.bias if norm is None else norm.bias,

@@ -52,6 +52,10 @@ class LlmEncoder(TokenEncoder):
         room = positions(model.config)
         read_after = max(map(len, self._probes)) if pooling == "tokens" else 0
         self._limit = sys.maxsize if room is None else room - read_after
+        if self._limit < 1:
+            raise ConfigError(
+                f"a probe has {read_after} tokens, of which the base model has {room} positions: shorten encoder.probes"
+            )
         self._probe_ids_P = torch.tensor(list(chain(*self._probes)), dtype=torch.long, device=model.device)
 
     def identity(self) -> str:

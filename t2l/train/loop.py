@@ -64,6 +64,16 @@ class Hooks(Protocol):
         ...
 
 
+def _sound(state: State, step: int) -> State:
+    """The state. Raises ConfigError where an update has left something that is no number: a run could never go on from
+    it, and the loss is from before the update.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConfigError(f"{name} is not finite after step {step}: lower train.lr, or use base.dtype=float32")
+    return state
+
+
 def train(
     engine: Engine,
     steps: Steps,
@@ -99,7 +109,7 @@ def train(
             if plan.log:
                 hooks.on_log(meter.record(done, lr))
             if plan.checkpoint:
-                hooks.on_checkpoint(done, engine.state(), plan.validate)
+                hooks.on_checkpoint(done, _sound(engine.state(), done), plan.validate)
             if plan.validate and validate is not None:
                 validate(done)
             if plan.log:

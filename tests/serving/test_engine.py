@@ -254,10 +254,13 @@ def test_a_full_queue_is_refused_and_who_waits_may_leave(prompts: list[list[int]
         small.submit(id, prompts[0], sampling=LONG)
     with pytest.raises(BusyError, match="2 requests wait already"):
         small.submit("e", prompts[0])
+    with pytest.raises(BusyError, match="2 requests wait already"):
+        small.engine.check_room()
     small.begun("ab")
     assert (small.engine.stats().free_rows, small.engine.stats().waiting) == (0, 2)
     small.engine.cancel("c")
     small.until(lambda: small.engine.stats().waiting == 1)
+    small.engine.check_room()
     small.submit("e", prompts[0])
     small.engine.cancel("a")
     small.engine.cancel("d")

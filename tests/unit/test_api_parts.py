@@ -48,6 +48,15 @@ def test_any_json_is_valid_or_a_validation_error(body: object) -> None:
         assert checked.model_dump_json(exclude_unset=True)
 
 
+def test_of_a_list_the_first_wrong_item_is_told_of() -> None:
+    with pytest.raises(ValidationError) as refused:
+        AdapterBody.model_validate({"descriptions": ["fine", 1, 2, 3]})
+    assert [error["loc"] for error in refused.value.errors()] == [("descriptions", 1)]
+    with pytest.raises(ValidationError) as refused:
+        ChatBody.model_validate({"model": "m", "messages": [{}, {}, {}]})
+    assert {error["loc"][:2] for error in refused.value.errors()} == {("messages", 0)}
+
+
 def test_openai_parameters_without_effect_are_accepted() -> None:
     body = {"model": "m", "messages": [{"role": "developer", "content": [{"type": "text", "text": "a"}]}]}
     neutral = {"tools": [], "logit_bias": {}, "presence_penalty": 0, "response_format": {"type": "text"}}

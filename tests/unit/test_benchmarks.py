@@ -12,7 +12,7 @@ from benchmark_records import TEST, TRAIN
 from tiny import tiny_llama, tiny_tokenizer
 
 from t2l.cluster.aims import Request, aims_of
-from t2l.config import BenchmarksConfig
+from t2l.config import BenchmarksConfig, DataConfig
 from t2l.data.suite import build_suite
 from t2l.errors import ConfigError, DataError, HubAccessError
 from t2l.evaluation.answer_process import ANSWER_LINE
@@ -27,7 +27,7 @@ from t2l.tasks.benchmarks import rows
 from t2l.tasks.benchmarks.load import download
 from t2l.tasks.benchmarks.rows import READERS, Row
 from t2l.tasks.benchmarks.suite import Benchmark, benchmarks
-from t2l.tasks.task import Task
+from t2l.tasks.task import Example, Task
 from t2l.text.prompts import PromptFormat
 
 UPSTREAM = Path(__file__).parents[3] / "shared/data/t2l_task_descriptions.tar.gz"
@@ -209,7 +209,27 @@ def test_definitions_and_examples_come_on_top_of_what_training_prompts_may_have(
     assert max(widths) > 200
 
 
+def test_an_answer_has_room_for_the_longest_of_several_right_ones() -> None:
+    model = tiny_llama().eval()
+    evaluation = Evaluation(Unadapted(model), tiny_tokenizer(), None, DataConfig())
+    [short] = questions(METHODS["base"], None, [Task("one", ("Name it.",), (), (), (Example("a", "b"),))], 1)
+    [several] = questions(
+        METHODS["base"], None, [Task("two", ("Name it.",), (), (), (Example("a", "b", ("b" * 9,)),))], 1
+    )
+    alone, both = evaluation._limits([short, several])
+    assert both == alone + 8
+
+
 # ---- evaluations
+
+
+def test_other_prompts_of_the_benchmarks_are_measured_anew(folder: Path) -> None:
+    names = ("boolq", "piqa")
+    own = BenchmarksConfig(path=str(folder), names=names)
+    request = Request(splits=("benchmarks",), methods=("base",), benchmarks=own)
+    other = replace(request, benchmarks=BenchmarksConfig(path=str(folder), names=names, max_prompt_tokens=50))
+    [first], [again], [changed] = map(aims_of, (request, request, other))
+    assert first.source_sha256 == again.source_sha256 != changed.source_sha256
 
 
 def test_code_is_not_run_unless_that_is_asked_for(folder: Path, tasks: dict[str, Task]) -> None:

@@ -151,6 +151,12 @@ def test_all_probes_in_one_pass_equal_each_probe_in_a_prompt_of_its_own() -> Non
         torch.testing.assert_close(features.states_N_T_D[row], torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 
+def test_probes_must_leave_room_for_a_description() -> None:
+    config = EncoderConfig(kinds=("llm",), reader=ReaderConfig(), probes=("x" * 600,))
+    with pytest.raises(ConfigError, match="has 6.. tokens, of which the base model has 512 positions: shorten"):
+        build_encoder(config, LLAMA, TOKENIZER)
+
+
 def test_reading_tokens_needs_probes() -> None:
     with pytest.raises(ConfigError, match=r"encoder\.probes is empty"):
         build_encoder(EncoderConfig(kinds=("llm",), reader=ReaderConfig()), LLAMA, TOKENIZER)
