@@ -1,8 +1,8 @@
 """The application graph: Gateway -> TextEncoder, HyperNetwork, LLM; LLM -> HyperNetwork.
 
-    serve run serve.app:deployment                       # the embedded default, on this machine and its GPU
-    serve run serve.app:deployment checkpoint=runs/mine  # a checkpoint of your own
-    serve deploy serve/config.yaml                       # a GPU cluster
+    serve run serve.app:deployment  # the embedded default, on this machine and its GPU
+    serve run serve.app:deployment checkpoint=runs/mine/checkpoints/step-000300  # one of your own
+    serve deploy serve/config.yaml  # a GPU cluster
 
 Keys come from the environment: T2L_API_KEYS="first-key,second-key".
 """

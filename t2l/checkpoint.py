@@ -112,7 +112,9 @@ def read_info(directory: str | os.PathLike[str]) -> CheckpointInfo:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{directory} is no t2l checkpoint: it lacks {CONFIG_FILE}") from None
+        of_a_run = Path(directory, "checkpoints").is_dir()
+        hint = "; it is a run's folder: give one of those in its checkpoints/" if of_a_run else ""
+        raise CheckpointError(f"{directory} is no t2l checkpoint: it lacks {CONFIG_FILE}{hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{directory} is damaged ({error}): copy it again") from None
     if not isinstance(about, dict) or "spec" not in about:

@@ -30,6 +30,7 @@ from t2l.text.prompts import PromptFormat
 from t2l.train.base import base_path, fingerprint, load_base
 from t2l.train.lora import refine_loras
 from t2l.train.lora_settings import LoraTraining
+from t2l.train.state import CheckpointStore
 
 MAX_NEW_TOKENS = 128
 
@@ -125,7 +126,8 @@ class TextToLora:
     ) -> Self:
         """Load a checkpoint folder (None: the packaged one) and the base model that it was trained for.
 
-        path: may be an address, such as s3://bucket/runs/mine/checkpoints/step-000100, which is fetched first.
+        path: may be a run's folder, for its best checkpoint, or an address such as
+        s3://bucket/runs/mine/checkpoints/step-000100, which is fetched first.
 
         device: None takes a GPU if there is one. frozen: the base model if it is loaded already, with its tokenizer;
         adapters may be installed in it, but of the checkpoint's spec.
@@ -133,7 +135,7 @@ class TextToLora:
         Raises CheckpointError for a folder that is missing, damaged or no checkpoint, SpecMismatchError if its base
         model has become another one, HubAccessError if that is out of reach, ResourceError if the device is not here.
         """
-        folder = CHECKPOINT_DIR if path is None else fetched(os.fspath(path))
+        folder = CHECKPOINT_DIR if path is None else find_checkpoint(os.fspath(path))
         if not folder.is_dir():
             raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -240,3 +242,11 @@ def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, ba
             f"the checkpoint {folder} was made for another base model than {base}: that has fingerprint "
             f"{fingerprint(model)}, the checkpoint's has {known}; give the base model that it was trained with"
         )
+
+
+def find_checkpoint(place: Path | str) -> Path:
+    """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute. An address is fetched first."""
+    folder = fetched(os.fspath(place))
+    if (folder / "checkpoints").is_dir():
+        return (CheckpointStore(folder, keep=1).best() or folder).absolute()
+    return folder.absolute()

@@ -11,7 +11,7 @@ from rich.text import Text
 from t2l.embedded import CHECKPOINT_DIR
 from t2l.text.encoder import TextFeatures, TokenEncoder
 from t2l.text.nearness import NearnessIndex, far_warning, mean_states
-from t2l.text_to_lora import TextToLora
+from t2l.text_to_lora import TextToLora, find_checkpoint
 
 
 class WatchedTextToLora(TextToLora):
@@ -22,8 +22,9 @@ class WatchedTextToLora(TextToLora):
     @classmethod
     def open(cls, checkpoint: Path | None) -> Self:
         """With its index, if it has one. Raises as `from_pretrained` does, CheckpointError for the index."""
-        model = cls.from_pretrained(checkpoint)
-        model._index = NearnessIndex.load(checkpoint or CHECKPOINT_DIR, model.origin.sha256)
+        folder = find_checkpoint(checkpoint) if checkpoint else CHECKPOINT_DIR
+        model = cls.from_pretrained(folder)
+        model._index = NearnessIndex.load(folder, model.origin.sha256)
         return model
 
     def read(self, descriptions: Sequence[str]) -> TextFeatures:

@@ -3,7 +3,6 @@ every split. Plain data that crosses process boundaries; evaluators (t2l/cluster
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ from t2l.evaluation.methods import LIBRARY, METHODS, PROMPTS, REFINED, TRAINED, 
 from t2l.evaluation.questions import Question, num_questions, questions, refuse_code
 from t2l.evaluation.records import Head
 from t2l.lora.library import MANIFEST_FILE, Library
-from t2l.storage import fetched
 from t2l.tasks.benchmarks.suite import benchmarks
 from t2l.tasks.freehand import free_hand_tasks
 from t2l.tasks.task import Task
-from t2l.train.state import CheckpointStore
+from t2l.text_to_lora import find_checkpoint
 
 _EXTRA_TASKS = 40
 BENCHMARKS = "benchmarks"
@@ -156,14 +154,6 @@ def aims_of(request: Request) -> list[Aim]:
     if twice := next((head for head in heads if heads[head] > 1), None):
         raise ConfigError(f"two sources are called '{twice.name}' and were made alike: evaluate them into two files")
     return aims
-
-
-def find_checkpoint(place: Path | str) -> Path:
-    """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute. An address is fetched first."""
-    folder = fetched(os.fspath(place))
-    if (folder / "checkpoints").is_dir():
-        return (CheckpointStore(folder, keep=1).best() or folder).absolute()
-    return folder.absolute()
 
 
 def _refuse_code_of_benchmarks(request: Request) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from t2l.checkpoint import read_info
 from t2l.cluster import evaluators
-from t2l.cluster.aims import Aim, Request, aims_of, base_of, find_checkpoint
+from t2l.cluster.aims import Aim, Request, aims_of, base_of
 from t2l.cluster.evaluators import Graded, Item, evaluate
 from t2l.config import BaseConfig
 from t2l.embedded import CHECKPOINT_DIR
@@ -20,6 +20,7 @@ from t2l.lora import LoraWeights
 from t2l.lora.library import LibraryEntry, Manifest
 from t2l.lora.peft_io import save_peft
 from t2l.tasks.universe import universe
+from t2l.text_to_lora import TextToLora, find_checkpoint
 from t2l.train.state import CheckpointStore
 from t2l.train.validations import Validation
 
@@ -149,6 +150,17 @@ def test_a_runs_folder_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000005")
     assert find_checkpoint(tmp_path / "run").name == "step-000010"
     assert find_checkpoint(CHECKPOINT_DIR) == CHECKPOINT_DIR.absolute()
+    with pytest.raises(CheckpointError, match=r"lacks config\.json; it is a run's folder: give one of those in its"):
+        read_info(tmp_path / "run")
+
+
+def test_the_model_itself_takes_a_runs_folder_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def write(folder: Path, *_: object) -> None:
+        shutil.copytree(tiny_checkpoint, folder, dirs_exist_ok=True)
+
+    CheckpointStore(tmp_path / "run", keep=2).save(5, {"weight": torch.zeros(1)}, write)
+    expected, found = (TextToLora.from_pretrained(place) for place in (tiny_checkpoint, tmp_path / "run"))
+    assert found.origin == expected.origin
 
 
 class Pretended:
