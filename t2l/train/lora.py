@@ -27,7 +27,7 @@ from t2l.config.data import DataConfig
 from t2l.data.collate import Row, SftBatch, collate
 from t2l.data.steps import padding_id
 from t2l.data.tokens import Text, Tokenizing
-from t2l.errors import DataError
+from t2l.errors import ConfigError, DataError
 from t2l.lora.apply import PerRowLora
 from t2l.lora.weights import LoraWeights
 from t2l.tasks.task import Example, Task
@@ -74,7 +74,7 @@ def train_loras(
 
     Prompts hold the input alone, no description; they and answers are cut to the limits of `data`. The host waits for
     the device at evaluations only. Raises DataError for a task with too few examples (see `num_train`), ConfigError for
-    a base whose logits are more than its head's output.
+    a base whose logits are more than its head's output, and for an adapter whose loss has never been a number.
     """
     check_head(base.model)
     waiting, queue = iter(tasks), _Queue(base, RowMaker(base, tokenizer, data), settings)
@@ -254,6 +254,8 @@ class _Queue:
 
     def _finished(self, slot: int) -> TrainedLora:
         one, steps = self._in[slot], self._slots.updates[slot]
+        if math.isinf(one.best_loss):  # its best weights would be those that it began with, which do nothing
+            raise ConfigError(f"the adapter of task '{one.task.name}' diverged: lower lr")
         weights, seconds = self._slots.adapter(self._best_N_P[slot]), time.perf_counter() - one.started
         return TrainedLora(one.task, weights, steps, one.best_loss, not self._ended(slot), seconds)
 

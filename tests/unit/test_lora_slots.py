@@ -211,3 +211,8 @@ def test_refining_lowers_the_loss_of_each_adapter_on_its_own_examples(
         assert_same(alone, refined.select([n]))
     with pytest.raises(DataError, match=r"2 adapters cannot be refined with \[5, 0\] examples"):
         refine_loras(base, tiny_tokenizer(), weights, [few[0], []], settings)
+
+
+def test_an_adapter_that_diverges_is_named(train: Callable[..., list[TrainedLora]], tasks: tuple[Task, ...]) -> None:
+    with pytest.raises(ConfigError, match=f"the adapter of task '{tasks[0].name}' diverged: lower lr"):
+        train([tasks[0]], replace(SETTINGS, lr=1e200))
