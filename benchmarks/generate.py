@@ -5,8 +5,7 @@
         --out benchmarks/results/generate_h200.json
 
 ours: HyperNetwork.forward for all embeddings at once, q and v of every layer, at the paper's sizes; on a GPU as a CUDA
-    graph, as serve/hypernet.py runs it, and fp32 with products in TF32 or, of
-    many rows, of halves.
+    graph, as serve/hypernet.py runs it, and fp32 with products in TF32 or, of many rows, of halves.
 upstream: what its description says that it does, restated by us: one embedding after another, one forward pass for each
     target module, then a state dict of one contiguous fp32 tensor a layer and side, on the CPU.
 

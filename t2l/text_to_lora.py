@@ -135,7 +135,7 @@ class TextToLora:
         Raises CheckpointError for a folder that is missing, damaged or no checkpoint, SpecMismatchError if its base
         model has become another one, HubAccessError if that is out of reach, ResourceError if the device is not here.
         """
-        folder = CHECKPOINT_DIR if path is None else find_checkpoint(os.fspath(path))
+        folder = CHECKPOINT_DIR if path is None else find_checkpoint(path)
         if not folder.is_dir():
             raise CheckpointError(f"the checkpoint folder {folder} does not exist: give one that t2l training wrote")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -244,7 +244,7 @@ def _check_base(checkpoint: Checkpoint, model: PreTrainedModel, folder: Path, ba
         )
 
 
-def find_checkpoint(place: Path | str) -> Path:
+def find_checkpoint(place: str | os.PathLike[str]) -> Path:
     """A checkpoint folder itself, or the best checkpoint of a run's folder; absolute. An address is fetched first."""
     folder = fetched(os.fspath(place))
     if (folder / "checkpoints").is_dir():

@@ -36,14 +36,14 @@ BLOCKS = (
 """For at most so many rows, the fastest on an H200 for x of 128. Programs that share rows all compute their hidden
 states."""
 
-MANY = 2048
-"""Rows beyond which it pays to go layer by layer."""
-
 ROW_BYTES = 512
 """Of those; a program holds whole rows of x, so of larger ones it takes fewer, and less of H."""
 
 LARGEST = 512
 """Size of x, of which a program would else take too few rows."""
+
+MANY = 2048
+"""Rows beyond which it pays to go layer by layer."""
 
 
 @triton.jit(do_not_specialize=["rows"])
