@@ -60,7 +60,8 @@ class Side:
     """Rows that all run under adapters, or all without."""
 
     def __init__(self, base: PerRowLora, load: Load, adapters: Sequence[Tensor | None]) -> None:
-        self._batch, self._load, self._adapters = RowBatch(base, load.rows, load.length, True), load, adapters
+        self._batch = RowBatch(base, load.rows, load.length, READ_AT_ONCE, compiled=True)
+        self._load, self._adapters = load, adapters
 
     def read(self, _: int) -> float:
         """Seconds that reading all prompts takes; those that were there before leave first."""

@@ -82,7 +82,7 @@ class BatchingEngine:
         self._tokenizer: Tokenizer = _backend(tokenizer)
         self._end_tokens = frozenset(end_tokens(model, tokenizer))
         self._slots = AdapterSlots(settings.adapter_slots, self._layout.size, model.dtype, model.device)
-        self._rows = RowBatch(base, settings.rows, self._max_length, settings.compile_layers)
+        self._rows = RowBatch(base, settings.rows, self._max_length, settings.prefill_tokens, settings.compile_layers)
         self._rows.warm_up()
         self._answers: list[_Answer] = []
         self._generated = self._read = 0
@@ -204,11 +204,11 @@ class BatchingEngine:
     def _admit(self) -> list[_Answer]:
         """Those who have waited longest, as many as there are rows for and as may be read in one step."""
         newcomers: list[_Answer] = []
-        width = 0
+        lengths: list[int] = []
         with self._changed:
             while self._waiting and self._free_rows():
-                width = max(width, len(self._waiting[0].prompt_ids))
-                if newcomers and width * (len(newcomers) + 1) > self._settings.prefill_tokens:
+                lengths.append(len(self._waiting[0].prompt_ids))
+                if newcomers and self._rows.prefill_cost(lengths) > self._settings.prefill_tokens:
                     break
                 newcomers.append(self._answer(self._waiting.popleft()))
                 self._answers.append(newcomers[-1])

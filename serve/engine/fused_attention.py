@@ -1,13 +1,13 @@
-"""Attention on a GPU, given to transformers under a name of its own: our kernel decodes, torch's reads prompts.
+"""Attention on a GPU, given to transformers under a name of its own: one kernel reads prompts, another decodes.
 
-Axes: N rows in use (the first of R), H query heads, K key-value heads, T new tokens, L positions, D head size.
+Axes: B rows of the model's input (rows in use, or 1 where prompts are packed), T tokens of each, R rows of the cache, H
+query heads, K key-value heads, L positions, D head size.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from t2l import kernels
 
@@ -32,33 +32,31 @@ def fuse_attention(model: PreTrainedModel, buffer: Tensor) -> None:
 
 def fused_attention(
     module: nn.Module,
-    query_N_H_T_D: Tensor,
-    key_N_K_T_D: Tensor,
-    value_N_K_T_D: Tensor,
+    query_B_H_T_D: Tensor,
+    key_B_K_T_D: Tensor,
+    value_B_K_T_D: Tensor,
     attention_mask: Tensor | None,
     row_position_N: Tensor | None = None,
+    row_T: Tensor | None = None,
+    position_T: Tensor | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """[N, T, H, D], called by every attention layer.
+    """[B, T, H, D], called by every attention layer; new keys and values enter the cache.
 
-    row_position_N: what the model's forward was called with: the positions of single tokens; None: prompts are read.
+    The model's forward is called with one of these: row_position_N, where single tokens of the first N rows stand; or
+    row_T and position_T, of packed prompts.
     """
     kernels.check_attention(kwargs)
-    if row_position_N is None:
-        return sdpa_attention_forward(
-            module, query_N_H_T_D, key_N_K_T_D, value_N_K_T_D, attention_mask, scaling=scaling, **kwargs
-        )
-    from t2l.kernels.decode_attention import decode_attention  # Triton is not there where kernels are not usable
+    # Triton is not there where kernels are not usable
+    from t2l.kernels.decode_attention import decode_attention
+    from t2l.kernels.prompt_attention import prompt_attention
 
-    out_N_H_D = decode_attention(
-        query_N_H_T_D[:, :, 0],
-        key_N_K_T_D[:, :, 0],
-        value_N_K_T_D[:, :, 0],
-        getattr(module, _CACHE),
-        row_position_N,
-        scaling or query_N_H_T_D.shape[-1] ** -0.5,
-        sliding_window,
-    )
-    return out_N_H_D[:, None], None
+    cache, scale = getattr(module, _CACHE), scaling or query_B_H_T_D.shape[-1] ** -0.5
+    if row_position_N is not None:
+        new = (x_B_H_T_D[:, :, 0] for x_B_H_T_D in (query_B_H_T_D, key_B_K_T_D, value_B_K_T_D))
+        return decode_attention(*new, cache, row_position_N, scale, sliding_window)[:, None], None
+    assert row_T is not None and position_T is not None
+    new = (x_1_H_T_D[0].transpose(0, 1) for x_1_H_T_D in (query_B_H_T_D, key_B_K_T_D, value_B_K_T_D))
+    return prompt_attention(*new, cache, row_T, position_T, scale, sliding_window)[None], None

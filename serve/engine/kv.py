@@ -48,7 +48,7 @@ class RowCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Store new keys and values [N, K, T, D]; returns those to attend to."""
-        if self._fused and self._position_N is not None:
+        if self._fused:
             return key_states, value_states
         keys_R_K_L_D, values_R_K_L_D = self.buffer[layer_idx]
         n, length = len(key_states), key_states.shape[2]
@@ -85,10 +85,6 @@ class AttentionMasks:
         if unknown := sorted(set(types) - {_FULL, _SLIDING}):
             raise ConfigError(f"the base model has layers of type {unknown}, which the engine cannot serve")
         self._windows = {name: window if name == _SLIDING else None for name in types}
-
-    def hide_within(self, length: int) -> bool:
-        """Whether any layer hides a past token of a text of this length."""
-        return any(window is not None and window < length for window in self._windows.values())
 
     def __call__(self, position_N_T: Tensor, length: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """[N, 1, T, length]: 0 where a query at its position sees a key, the dtype's lowest number elsewhere."""

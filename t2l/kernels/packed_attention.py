@@ -6,32 +6,18 @@ up in registers, and there is one program for each block of each row, which ends
 Legend: T tokens of all rows, B rows, H query heads, G key-value heads, D head size, M queries and N keys of a block.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import HOPPER, dot_block, precision, usable
+from t2l.kernels.attention import FORWARD, LOG2_E, NO_WINDOW, Blocks, attend, constants, in_rows, put, tile
 
-_LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-_NO_WINDOW = 1 << 30
-
-
-class Blocks(NamedTuple):
-    """What a program keeps (its own queries, or its own keys), and what it goes through."""
-
-    own: int
-    other: int
-    warps: int
-    stages: int
-
-
-FORWARD = Blocks(64, 32, warps=4, stages=3)
 QUERIES = Blocks(64, 64, warps=4, stages=2)
 KEYS = Blocks(64, 32, warps=4, stages=3)
-"""The fastest on an H200, for heads of 128 in bf16; larger heads take smaller blocks."""
+"""Of both backward kernels, as FORWARD."""
 
 
 @triton.jit
@@ -39,19 +25,6 @@ def _row(start_ptr):
     """Where this program's row starts, and its length."""
     start = tl.load(start_ptr + tl.program_id(2))
     return start, tl.load(start_ptr + tl.program_id(2) + 1) - start
-
-
-@triton.jit
-def _tile(ptr, stride, row, head, rows, d, length, SIZE: tl.constexpr):
-    """Rows of one head, zeros beyond its row's end: [len(rows), len(d)]."""
-    places = (row + rows)[:, None].to(tl.int64) * stride + head * SIZE + d[None, :]
-    return tl.load(ptr + places, mask=(rows < length)[:, None] & (d < SIZE)[None, :], other=0.0)
-
-
-@triton.jit
-def _put(ptr, stride, row, head, rows, d, length, values, SIZE: tl.constexpr):
-    places = (row + rows)[:, None].to(tl.int64) * stride + head * SIZE + d[None, :]
-    tl.store(ptr + places, values.to(ptr.dtype.element_ty), mask=(rows < length)[:, None] & (d < SIZE)[None, :])
 
 
 @triton.jit
@@ -89,24 +62,18 @@ def _forward(
     if first >= length:
         return
     m, d = first + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
-    q = _tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
+    q = tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
     highest = tl.full([BLOCK_M], -1e30, dtype=tl.float32)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     found = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
     from_n = tl.maximum(first + 1 - window, 0) // BLOCK_N * BLOCK_N
     for start in range(from_n, tl.minimum(first + BLOCK_M, length), BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        k = _tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
-        v = _tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * _LOG2_E)
-        scores = tl.where(_seen(m, n, length, window), scores, -1e30)
-        higher = tl.maximum(highest, tl.max(scores, axis=1))
-        shares = tl.exp2(scores - higher[:, None])
-        shrink = tl.exp2(highest - higher)
-        found = tl.dot(shares.to(v.dtype), v, found * shrink[:, None], input_precision=PRECISION)
-        total = total * shrink + tl.sum(shares, axis=1)
-        highest = higher
-    _put(out_ptr, HEADS * SIZE, row, head, m, d, length, found / total[:, None], SIZE)
+        k = tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
+        v = tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
+        seen = _seen(m, n, length, window)
+        highest, total, found = attend(q, k, v, seen, scale, highest, total, found, PRECISION)
+    put(out_ptr, HEADS * SIZE, row, head, m, d, length, found / total[:, None], SIZE)
     tl.store(lse_ptr + head * tokens + row + m, highest + tl.log2(total), mask=m < length)
 
 
@@ -141,9 +108,9 @@ def _backward_queries(
     if first >= length:
         return
     m, d = first + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
-    q = _tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
-    dout = _tile(dout_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
-    out = _tile(out_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
+    q = tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
+    dout = tile(dout_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
+    out = tile(out_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
     delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), axis=1)
     tl.store(delta_ptr + head * tokens + row + m, delta, mask=m < length)
     lse = tl.load(lse_ptr + head * tokens + row + m, mask=m < length, other=0.0)
@@ -151,14 +118,14 @@ def _backward_queries(
     from_n = tl.maximum(first + 1 - window, 0) // BLOCK_N * BLOCK_N
     for start in range(from_n, tl.minimum(first + BLOCK_M, length), BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
-        k = _tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
-        v = _tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * _LOG2_E)
+        k = tile(k_ptr, k_stride, row, head // GROUP, n, d, length, SIZE)
+        v = tile(v_ptr, v_stride, row, head // GROUP, n, d, length, SIZE)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2_E)
         shares = tl.where(_seen(m, n, length, window), tl.exp2(scores - lse[:, None]), 0.0)
         dshares = tl.dot(dout, tl.trans(v), input_precision=PRECISION)
         dscores = shares * (dshares - delta[:, None])
         dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision=PRECISION)
-    _put(dq_ptr, HEADS * SIZE, row, head, m, d, length, dq * scale, SIZE)
+    put(dq_ptr, HEADS * SIZE, row, head, m, d, length, dq * scale, SIZE)
 
 
 @triton.jit
@@ -192,8 +159,8 @@ def _backward_keys(
     if first >= length:
         return
     n, d = first + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D)
-    k = _tile(k_ptr, k_stride, row, group, n, d, length, SIZE)
-    v = _tile(v_ptr, v_stride, row, group, n, d, length, SIZE)
+    k = tile(k_ptr, k_stride, row, group, n, d, length, SIZE)
+    v = tile(v_ptr, v_stride, row, group, n, d, length, SIZE)
     dk = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     from_m = first // BLOCK_M * BLOCK_M
@@ -201,19 +168,19 @@ def _backward_keys(
     for turn in range(0, GROUP * blocks):
         head = group * GROUP + turn // blocks
         m = from_m + turn % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
-        q = _tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
-        dout = _tile(dout_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
+        q = tile(q_ptr, q_stride, row, head, m, d, length, SIZE)
+        dout = tile(dout_ptr, HEADS * SIZE, row, head, m, d, length, SIZE)
         lse = tl.load(lse_ptr + head * tokens + row + m, mask=m < length, other=0.0)
         delta = tl.load(delta_ptr + head * tokens + row + m, mask=m < length, other=0.0)
-        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * _LOG2_E)
+        scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * (scale * LOG2_E)
         seen = tl.trans(_seen(m, n, length, window))
         shares = tl.where(seen, tl.exp2(scores - lse[None, :]), 0.0)
         dv = tl.dot(shares.to(dout.dtype), dout, dv, input_precision=PRECISION)
         dshares = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
         dscores = shares * (dshares - delta[None, :])
         dk = tl.dot(dscores.to(q.dtype), q, dk, input_precision=PRECISION)
-    _put(dk_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dk * scale, SIZE)
-    _put(dv_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dv, SIZE)
+    put(dk_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dk * scale, SIZE)
+    put(dv_ptr, HEADS // GROUP * SIZE, row, group, n, d, length, dv, SIZE)
 
 
 @torch.library.custom_op("t2l::packed_attention", mutates_args=())
@@ -224,8 +191,8 @@ def _attend(
     tokens, heads, size = q_T_H_D.shape
     out_T_H_D = q_T_H_D.new_empty(tokens, heads, size)
     lse_H_T = q_T_H_D.new_empty(heads, tokens, dtype=torch.float32)
-    q_T_H_D, k_T_G_D, v_T_G_D = map(_in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
-    blocks = _cut(FORWARD, size)
+    q_T_H_D, k_T_G_D, v_T_G_D = map(in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
+    blocks = FORWARD.cut(size)
     _forward[(triton.cdiv(longest, blocks.own), heads, len(start_B1) - 1)](
         q_T_H_D,
         k_T_G_D,
@@ -236,7 +203,7 @@ def _attend(
         *_common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window),
         BLOCK_M=blocks.own,
         BLOCK_N=blocks.other,
-        **_constants(q_T_H_D, k_T_G_D, blocks),
+        **constants(q_T_H_D, k_T_G_D, blocks),
     )
     return out_T_H_D, lse_H_T
 
@@ -256,14 +223,14 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of q, k and v."""
     (tokens, heads, size), rows = q_T_H_D.shape, len(start_B1) - 1
-    q_T_H_D, k_T_G_D, v_T_G_D = map(_in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
+    q_T_H_D, k_T_G_D, v_T_G_D = map(in_rows, (q_T_H_D, k_T_G_D, v_T_G_D))
     dout_T_H_D = dout_T_H_D.contiguous()
     dq_T_H_D = q_T_H_D.new_empty(tokens, heads, size)
     dk_T_G_D, dv_T_G_D = (x.new_empty(x.shape) for x in (k_T_G_D, v_T_G_D))
     delta_H_T = torch.empty_like(lse_H_T)
     inputs = q_T_H_D, k_T_G_D, v_T_G_D, start_B1
     common = _common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window)
-    blocks = _cut(QUERIES, size)
+    blocks = QUERIES.cut(size)
     _backward_queries[(triton.cdiv(longest, blocks.own), heads, rows)](
         *inputs,
         out_T_H_D,
@@ -274,9 +241,9 @@ def _gradients(
         *common,
         BLOCK_M=blocks.own,
         BLOCK_N=blocks.other,
-        **_constants(q_T_H_D, k_T_G_D, blocks),
+        **constants(q_T_H_D, k_T_G_D, blocks),
     )
-    blocks = _cut(KEYS, size)
+    blocks = KEYS.cut(size)
     _backward_keys[(triton.cdiv(longest, blocks.own), k_T_G_D.shape[1], rows)](
         *inputs,
         lse_H_T,
@@ -287,37 +254,13 @@ def _gradients(
         *common,
         BLOCK_M=blocks.other,
         BLOCK_N=blocks.own,
-        **_constants(q_T_H_D, k_T_G_D, blocks),
+        **constants(q_T_H_D, k_T_G_D, blocks),
     )
     return dq_T_H_D, dk_T_G_D, dv_T_G_D
 
 
-def _in_rows(x_T_H_D: Tensor) -> Tensor:
-    """With the heads of a token side by side, as the kernels read them."""
-    return x_T_H_D if x_T_H_D.stride()[1:] == (x_T_H_D.shape[2], 1) else x_T_H_D.contiguous()
-
-
 def _common(q_T_H_D: Tensor, k_T_G_D: Tensor, v_T_G_D: Tensor, scale: float, window: int) -> tuple[float, ...]:
     return q_T_H_D.stride(0), k_T_G_D.stride(0), v_T_G_D.stride(0), len(q_T_H_D), scale, window
-
-
-def _cut(blocks: Blocks, size: int) -> Blocks:
-    """As much smaller as heads are larger than those of 128."""
-    larger = max(1, triton.next_power_of_2(size) // 128)
-    return blocks._replace(own=blocks.own // larger, other=blocks.other // larger)
-
-
-def _constants(q_T_H_D: Tensor, k_T_G_D: Tensor, blocks: Blocks) -> dict[str, Any]:
-    _, heads, size = q_T_H_D.shape
-    return {
-        "GROUP": heads // k_T_G_D.shape[1],
-        "HEADS": heads,
-        "SIZE": size,
-        "BLOCK_D": dot_block(size),
-        "PRECISION": precision(q_T_H_D.dtype),
-        "num_warps": blocks.warps,
-        "num_stages": blocks.stages if usable(q_T_H_D.device, HOPPER) else 1,  # others have less shared memory
-    }
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -358,4 +301,4 @@ def packed_attention(
     start_B1: where each row starts (int32), and the end; longest: at least the tokens of every row. window: how many
     tokens, its own included, one sees.
     """
-    return _attend(q_T_H_D, k_T_G_D, v_T_G_D, start_B1, longest, scale, window or _NO_WINDOW)[0]
+    return _attend(q_T_H_D, k_T_G_D, v_T_G_D, start_B1, longest, scale, window or NO_WINDOW)[0]

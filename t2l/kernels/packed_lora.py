@@ -1,12 +1,13 @@
 """LoRA on rows that stand one after the other without padding, each token by its own adapter: y + s B (A dropout(x)).
 
-Two operators, `packed_down` to a rank's few numbers and `packed_up` from them. Three kernels do all of it, forward and
-backward: `_down` (h from x by A, dh from dy by B), `_up` (y from h by B, dx from dh by A) and `_outer`, sums over an
-adapter's tokens (of A and of B). Each reads and writes what is as large as the layer's input or output once; dropout is
-drawn anew wherever x is read.
+Two operators, `packed_down` to a rank's few numbers and `packed_up` from them; and both in one without gradients,
+`packed_lora`. Three kernels do all of it, forward and backward: `_down` (h from x by A, dh from dy by B), `_up` (y from
+h by B, dx from dh by A) and `_outer`, sums over an adapter's tokens (of A and of B). Each reads and writes what is as
+large as the layer's input or output once; dropout is drawn anew wherever x is read. What is not finite in one adapter
+stays with its own tokens.
 
-Legend: T tokens, N adapters, R rank, I in_features, O out_features, S either of the two. An adapter's tokens stand
-together, the first adapter's first.
+Legend: T tokens, N adapters, R rank, I in_features, O out_features, S either of the two, P parts of S. An adapter's
+tokens stand together, the first adapter's first.
 """
 
 from typing import Any, NamedTuple
@@ -32,6 +33,10 @@ DOWN = Blocks(16, 128, warps=2, stages=4)
 UP = Blocks(32, 128, warps=4, stages=2)
 OUTER = Blocks(32, 128, warps=4, stages=4)
 """The fastest on an H200, for sizes of 1,024 and 4,096 and ranks of 8 in bf16; large ranks take less of S at a time."""
+
+
+PROGRAMS = 512
+"""Of a few tokens' products with A, without gradients: parts of S get programs of their own until there are so many."""
 
 
 @triton.jit
@@ -72,6 +77,7 @@ def _down(
     h_ptr,
     tokens,
     size,
+    part,
     adapter_stride,
     rank_stride,
     size_stride,
@@ -84,23 +90,29 @@ def _down(
     BLOCK_R: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """h [T, R] = x [T, S] by each token's weight [R, S], times a factor. One program: some tokens."""
+    """h [P, T, R] = a part of x [T, S] by that of each token's weight [R, S], times a factor. One program: some tokens
+    of one part."""
     t, adapter_t, first, last = _tokens(adapter_ptr, tokens, BLOCK_T)
     r = tl.arange(0, BLOCK_R)
     h = tl.zeros([BLOCK_T, BLOCK_R], dtype=tl.float32)
+    from_s = tl.program_id(1) * part
+    to_s = tl.minimum(from_s + part, size)
     for adapter in range(first, last + 1):  # mostly one
-        own = adapter_t == adapter
+        own = (adapter_t == adapter)[:, None]
         weights = weight_ptr + adapter * adapter_stride.to(tl.int64) + r[None, :] * rank_stride
-        for begin in range(0, size, BLOCK_S):
+        found = tl.zeros([BLOCK_T, BLOCK_R], dtype=tl.float32)
+        for begin in range(from_s, to_s, BLOCK_S):
             s = begin + tl.arange(0, BLOCK_S)
             places = t[:, None].to(tl.int64) * size + s[None, :]
-            x = tl.load(x_ptr + places, mask=own[:, None] & (s < size)[None, :], other=0.0)
+            x = tl.load(x_ptr + places, mask=own & (s < to_s)[None, :], other=0.0)
             if DROPOUT:
                 x = _dropped(x, seed_ptr, t, s, below)
-            inside = (s < size)[:, None] & (r < RANK)[None, :]
+            inside = (s < to_s)[:, None] & (r < RANK)[None, :]
             weight = tl.load(weights + s[:, None] * size_stride, mask=inside, other=0.0)
-            h = tl.dot(x, weight, h, input_precision=PRECISION)
+            found = tl.dot(x, weight, found, input_precision=PRECISION)
+        h = tl.where(own, found, h)
     inside = (t < tokens)[:, None] & (r < RANK)[None, :]
+    h_ptr += tl.program_id(1) * tokens * RANK
     tl.store(h_ptr + t[:, None] * RANK + r[None, :], (h * factor).to(h_ptr.dtype.element_ty), mask=inside)
 
 
@@ -121,6 +133,7 @@ def _up(
     factor,
     below,
     RANK: tl.constexpr,
+    PARTS: tl.constexpr,
     ADD: tl.constexpr,
     DROPOUT: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -128,17 +141,23 @@ def _up(
     BLOCK_R: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """out [T, S] = h [T, R] by each token's weight [R, S], times a factor; plus y. One program: some tokens, some S."""
+    """out [T, S] = h (the sum of PARTS [T, R]) by each token's weight [R, S], times a factor; plus y. One program: some
+    tokens, some S."""
     t, adapter_t, first, last = _tokens(adapter_ptr, tokens, BLOCK_T)
     r = tl.arange(0, BLOCK_R)
     s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    h_ptr += t[:, None] * h_stride + r[None, :]
+    known = (t < tokens)[:, None] & (r < RANK)[None, :]
+    h = tl.load(h_ptr, mask=known, other=0.0)
+    for part in tl.static_range(1, PARTS):
+        h += tl.load(h_ptr + part * tokens * h_stride, mask=known, other=0.0)
+    h = h.to(weight_ptr.dtype.element_ty)
     out = tl.zeros([BLOCK_T, BLOCK_S], dtype=tl.float32)
     for adapter in range(first, last + 1):
-        own = (adapter_t == adapter)[:, None] & (r < RANK)[None, :]
-        h = tl.load(h_ptr + t[:, None] * h_stride + r[None, :], mask=own, other=0.0)
         weights = weight_ptr + adapter * adapter_stride.to(tl.int64) + s[None, :] * size_stride
         weight = tl.load(weights + r[:, None] * rank_stride, mask=(r < RANK)[:, None] & (s < size)[None, :], other=0.0)
-        out = tl.dot(h, weight, out, input_precision=PRECISION)
+        own = (adapter_t == adapter)[:, None]
+        out = tl.where(own, tl.dot(h, weight, input_precision=PRECISION), out)
     out *= factor
     if DROPOUT:
         out = _dropped(out, seed_ptr, t, s, below)
@@ -195,52 +214,59 @@ class _Dropout:
         self.factor = 1 / (1 - p)
 
 
-def _go_down(x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, factor: float, dropout: _Dropout) -> Tensor:
+def _go_down(
+    x_T_S: Tensor, weight_N_R_S: Tensor, adapter_T: Tensor, factor: float, dropout: _Dropout, part: int = 0
+) -> Tensor:
+    """h [T, R]; by parts of S of that size, fp32 [P, T, R], of which h is the sum."""
     (tokens, size), rank = x_T_S.shape, weight_N_R_S.shape[1]
-    h_T_R, blocks = x_T_S.new_empty(tokens, rank), _cut(DOWN, rank)
-    _down[(triton.cdiv(tokens, blocks.tokens),)](
+    parts, blocks = triton.cdiv(size, part or size), _cut(DOWN, rank)
+    h_P_T_R = x_T_S.new_empty(parts, tokens, rank, dtype=torch.float32 if part else x_T_S.dtype)
+    _down[(triton.cdiv(tokens, blocks.tokens), parts)](
         x_T_S,
         weight_N_R_S,
         adapter_T,
         dropout.seed,
-        h_T_R,
+        h_P_T_R,
         tokens,
         size,
+        part or size,
         *weight_N_R_S.stride(),
         factor * dropout.factor,
         dropout.below,
         RANK=rank,
         **_constants(blocks, x_T_S, rank, dropout),
     )
-    return h_T_R
+    return h_P_T_R if part else h_P_T_R.view(tokens, rank)
 
 
 def _go_up(
-    h_T_R: Tensor,
+    h: Tensor,
     weight_N_R_S: Tensor,
     adapter_T: Tensor,
     factor: float,
     dropout: _Dropout,
     y_T_S: Tensor | None = None,
 ) -> Tensor:
-    (tokens, rank), size = h_T_R.shape, weight_N_R_S.shape[2]
-    out_T_S, blocks = h_T_R.new_empty(tokens, size), _cut(UP, rank)
+    """[T, S] from h [T, R], or from [P, T, R] as `_go_down` gives them."""
+    (tokens, rank), size = h.shape[-2:], weight_N_R_S.shape[2]
+    out_T_S, blocks = weight_N_R_S.new_empty(tokens, size), _cut(UP, rank)
     _up[(triton.cdiv(tokens, blocks.tokens), triton.cdiv(size, blocks.size))](
-        h_T_R,
+        h,
         weight_N_R_S,
         adapter_T,
         dropout.seed,
-        h_T_R if y_T_S is None else y_T_S,
+        h if y_T_S is None else y_T_S,
         out_T_S,
         tokens,
         size,
-        h_T_R.stride(0),
+        h.stride(-2),
         *weight_N_R_S.stride(),
         factor * dropout.factor,
         dropout.below,
         RANK=rank,
+        PARTS=len(h) if h.dim() == 3 else 1,
         ADD=y_T_S is not None,
-        **_constants(blocks, h_T_R, rank, dropout),
+        **_constants(blocks, weight_N_R_S, rank, dropout),
     )
     return out_T_S
 
@@ -320,6 +346,15 @@ def _up_gradients(
     return dh_T_R, _sum(_with_rows(h_T_R), dy_T_O, start_N1, 1.0, none)
 
 
+@torch.library.custom_op("t2l::packed_lora", mutates_args=())
+def _op_both(y_T_O: Tensor, x_T_I: Tensor, A_NRI: Tensor, B_NRO: Tensor, adapter_T: Tensor, factor: float) -> Tensor:
+    none, (tokens, size) = _Dropout(adapter_T, 0), x_T_I.shape
+    parts = triton.cdiv(PROGRAMS, triton.cdiv(tokens, DOWN.tokens))
+    part = DOWN.size * triton.cdiv(triton.cdiv(size, DOWN.size), parts)
+    h_P_T_R = _go_down(x_T_I.contiguous(), A_NRI, adapter_T, 1.0, none, part)
+    return _go_up(h_P_T_R, B_NRO, adapter_T, factor, none, y_T_O.contiguous())
+
+
 def _with_rows(h_T_R: Tensor) -> Tensor:
     """Perhaps a part of wider rows, but each of its own in one piece."""
     return h_T_R if h_T_R.stride(1) == 1 else h_T_R.contiguous()
@@ -345,6 +380,7 @@ def _backward_up(ctx: Any, dy_T_O: Tensor) -> tuple[Tensor | None, ...]:
 # `len` would be a constant to torch.compile.
 _op_down.register_fake(lambda x_T_I, A_NRI, *_: x_T_I.new_empty(x_T_I.shape[0], A_NRI.shape[1]))
 _op_up.register_fake(lambda y_T_O, *_: y_T_O.new_empty(y_T_O.shape))
+_op_both.register_fake(lambda y_T_O, *_: y_T_O.new_empty(y_T_O.shape))
 _down_gradients.register_fake(
     lambda dh_T_R, x_T_I, A_NRI, *_: (x_T_I.new_empty(x_T_I.shape), A_NRI.new_empty(A_NRI.shape))
 )
@@ -370,3 +406,10 @@ def packed_down(
 def packed_up(y_T_O: Tensor, h_T_R: Tensor, B_NOR: Tensor, adapter_T: Tensor, start_N1: Tensor) -> Tensor:
     """[T, O]: y + B h, by the adapter of each token, as `packed_down`."""
     return _op_up(y_T_O, h_T_R, B_NOR.mT, adapter_T, start_N1)
+
+
+def packed_lora(
+    y_T_O: Tensor, x_T_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, adapter_T: Tensor, scaling: float
+) -> Tensor:
+    """[T, O]: y + s B (A x), by the adapter of each token, without gradients; an operator, for torch.compile."""
+    return _op_both(y_T_O, x_T_I, A_NRI, B_NOR.mT, adapter_T, scaling)

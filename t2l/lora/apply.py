@@ -54,7 +54,7 @@ class RowLoraLinear(nn.Module):
         if self.pair is None:
             return self.base(x)
         if self.together.segments is not None:
-            return self._packed(x, self.pair[1], self.together.segments)
+            return self._packed(x, self.pair, self.together.segments)
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -71,11 +71,16 @@ class RowLoraLinear(nn.Module):
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
 
-    def _packed(self, x_1_T_I: Tensor, B_NOR: Tensor, segments: Segments) -> Tensor:
-        from t2l.kernels.packed_lora import packed_up  # Triton is not there where kernels are not usable
+    def _packed(self, x_1_T_I: Tensor, pair: Pair, segments: Segments) -> Tensor:
+        # Triton is not there where kernels are not usable
+        from t2l.kernels.packed_lora import packed_lora, packed_up
 
+        adapter_T, start_N1 = segments
+        A_NRI, B_NOR = pair
+        if start_N1 is None:
+            return packed_lora(self.base(x_1_T_I[0]), x_1_T_I[0], A_NRI, B_NOR, adapter_T, self.scaling)[None]
         h_T_R = self.together.down(self.place, x_1_T_I, self.scaling, self.dropout if self.training else 0.0)
-        return packed_up(self.base(x_1_T_I[0]), h_T_R, B_NOR, *segments)[None]
+        return packed_up(self.base(x_1_T_I[0]), h_T_R, B_NOR, adapter_T, start_N1)[None]
 
 
 class PerRowLora(nn.Module):

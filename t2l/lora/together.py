@@ -6,13 +6,21 @@ Legend: N adapters, R rank, M layers that read together, I in_features, T tokens
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Segments = tuple[Tensor, Tensor]
-"""In packed rows: the number of each token's adapter [T], in order, and where each one's tokens start and end [N + 1];
-both int32."""
+
+class Segments(NamedTuple):
+    """In packed rows: the number of each token's adapter, in order; and where each one's tokens start, and the end.
+
+    Both int32. start_N1 None: nobody asks for gradients, nor for dropout, and every layer reads by itself.
+    """
+
+    adapter_T: Tensor
+    start_N1: Tensor | None = None
+
 
 _READ_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """By the names that transformers gives them within one parent, in the order of their calls."""
@@ -31,7 +39,7 @@ class ReadTogether:
     def install(self, A_NRI_of_each: Sequence[Tensor], segments: Segments | None) -> None:
         """segments None: for rows that are not packed, which need nothing of this."""
         self.segments, self._A_N_MR_I, self._x, self._h_T_R_of_each = segments, None, None, ()
-        if segments is not None and A_NRI_of_each:
+        if segments is not None and segments.start_N1 is not None and A_NRI_of_each:
             self._layers = len(A_NRI_of_each)
             self._A_N_MR_I = torch.cat(list(A_NRI_of_each), 1) if self._layers > 1 else A_NRI_of_each[0]
 
@@ -50,7 +58,9 @@ class ReadTogether:
         from t2l.kernels.packed_lora import packed_down  # Triton is not there where kernels are not usable
 
         assert self.segments is not None and self._A_N_MR_I is not None
-        return packed_down(x_1_T_I[0], self._A_N_MR_I, *self.segments, scaling, p)
+        adapter_T, start_N1 = self.segments
+        assert start_N1 is not None
+        return packed_down(x_1_T_I[0], self._A_N_MR_I, adapter_T, start_N1, scaling, p)
 
 
 def reading_together(keys: Iterable[str]) -> list[list[str]]:

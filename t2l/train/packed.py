@@ -18,7 +18,8 @@ from transformers.masking_utils import sdpa_mask
 
 from t2l import kernels
 from t2l.errors import SpecMismatchError
-from t2l.lora.apply import PerRowLora, Segments
+from t2l.lora.apply import PerRowLora
+from t2l.lora.together import Segments
 
 NAME = "t2l_packed"
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -61,7 +62,7 @@ class PackedRows:
                 f"{adapters} adapters cannot share {rows} rows: rows must be a multiple of adapters"
             )
         each = rows // adapters
-        return (self.row_T // each).int(), self.start_B1[::each].int()
+        return Segments((self.row_T // each).int(), self.start_B1[::each].int())
 
     def inputs(self, embeddings_B_W_H: Tensor) -> dict[str, Any]:
         """What the model's forward takes, for a state [1, T, H] of each token."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from lora_models import FAMILIES, SHAPE, random_weights, tokens
 from transformers import LlamaConfig
 
+from serve.engine.graphs import enough, prompt_sizes, step_sizes
 from serve.engine.kv import AttentionMasks
 from serve.engine.rows import RowBatch
-from serve.engine.step_graphs import sizes
 from serve.protocol import Sampling
 from t2l.errors import ConfigError
 from t2l.lora import LoraSpec
@@ -83,7 +83,7 @@ def run(
 ) -> list[list[int]]:
     """Each request joins at its step of arrival, or at the first later one at which a row is free."""
     lora, flat = base(family, attention, dtype, device)
-    batch, running = RowBatch(lora, rows, 64), list[int]()
+    batch, running = RowBatch(lora, rows, 64, prefill_tokens=32), list[int]()
     said = [list[int]() for _ in requests]
     waiting = sorted(range(len(requests)), key=lambda i: requests[i].arrival)
     step = 0
@@ -151,7 +151,16 @@ def test_unknown_layers_are_refused() -> None:
 
 @given(st.integers(1, 300))
 def test_a_graph_for_any_number_of_rows_wastes_few_of_them(rows: int) -> None:
-    found = sizes(rows)
+    found = step_sizes(rows)
     assert found[-1] == rows and found == sorted(set(found))
     assert all(larger <= 2 * smaller for smaller, larger in pairwise(found))
     assert all(larger <= 1.5 * smaller for smaller, larger in pairwise(found) if smaller >= 16)
+
+
+@given(st.integers(1, 40_000), st.data())
+def test_a_graph_for_prompts_of_any_size_wastes_little(longest: int, data: st.DataObject) -> None:
+    sizes = prompt_sizes(longest)
+    assert sizes == sorted(set(sizes)) and len(sizes) < 60
+    tokens = data.draw(st.integers(1, longest))
+    assert tokens <= enough(sizes, tokens) <= max(16, 2 * tokens, tokens + 127)
+    assert tokens <= 1024 or enough(sizes, tokens) <= tokens + tokens / 8 + 1

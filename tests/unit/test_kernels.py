@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_models import random_weights
 
+from serve.engine.prompts import PackedPrompts
 from t2l import kernels
 from t2l.kernels.decode_attention import decode_attention
+from t2l.kernels.prompt_attention import prompt_attention
 from t2l.kernels.row_lora import row_lora
 from t2l.lora.apply import RowLoraLinear
 from t2l.lora.flat import FlatLayout
@@ -65,6 +67,46 @@ def test_decoding_attends_to_what_a_row_has_said(
         assert torch.equal(keys[row, :, position], k[row]) and torch.equal(values[row, :, position], v[row])
 
 
+lengths_of_prompts = st.lists(st.sampled_from([0, 1, 5, 31, 64, 70]), min_size=1, max_size=4).filter(any)
+
+
+@few
+@given(
+    st.sampled_from([(4, 4), (4, 2), (3, 1)]),
+    st.sampled_from([16, 24]),
+    lengths_of_prompts,
+    st.sampled_from([None, 1, 50]),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_prompts_attend_to_themselves_and_enter_the_cache(
+    heads: tuple[int, int], size: int, lengths: list[int], window: int | None, spare: int, broken: bool
+) -> None:
+    torch.manual_seed(0)
+    (query_heads, kv_heads), first_row, count = heads, 1, sum(lengths)
+    tokens = count + spare
+    cache = torch.full((2, len(lengths) + 2, kv_heads, 72, size), 7.0, device=DEVICE)
+    q = torch.randn(query_heads, tokens, size, device=DEVICE).transpose(0, 1)  # a head, then a head
+    k, v = torch.randn(2, tokens, kv_heads, size, device=DEVICE)
+    if broken:
+        q[: lengths[0]], k[: lengths[0]], v[: lengths[0]] = torch.nan, torch.inf, torch.nan
+    expected, kept = [], cache.clone()
+    for row, own in enumerate(zip(*(x[:count].split(lengths) for x in (q, k, v)), strict=True)):
+        place = torch.arange(len(own[0]), device=DEVICE)
+        behind = place[:, None] - place
+        mask = (behind >= 0) & (behind < (window or 1 << 20))
+        query, key, value = (x.transpose(0, 1) for x in own)
+        kept[0, first_row + row, :, : len(place)], kept[1, first_row + row, :, : len(place)] = key, value
+        out = F.scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
+        expected.append(out.transpose(0, 1))
+    prompts = PackedPrompts.empty(tokens, torch.device(DEVICE))
+    prompts.put([[0] * length for length in lengths], first_row)
+    found = prompt_attention(q, k, v, cache, prompts.row_T, prompts.position_T, 0.3, window)
+    sound = slice(lengths[0] if broken else 0, count)
+    torch.testing.assert_close(found[sound], torch.cat(expected)[sound], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cache, kept, rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_layer_takes_the_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     spec = rows.base("llama")[0].spec
@@ -88,3 +130,13 @@ def test_rows_say_the_same_with_fused_attention(monkeypatch: pytest.MonkeyPatch,
     expected = [rows.alone(family, case.length, case.adapter)[:new] for case in requests]
     monkeypatch.setattr(kernels, "usable", lambda *_: True)
     assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE) == expected
+
+
+def test_a_broken_adapter_spoils_nobody_with_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompt stands in the same blocks of tokens as theirs."""
+    sound = [rows.Case(5, 0, 0, 3), rows.Case(9, None, 0, 3)]
+    expected = [rows.alone("llama", case.length, case.adapter)[: case.new] for case in sound]
+    monkeypatch.setattr(kernels, "usable", lambda *_: True)
+    broken = rows.Case(9, rows.ADAPTERS, 0, 2)
+    said = rows.run("llama", [sound[0], broken, sound[1]], 3, "sdpa", torch.float32, DEVICE)
+    assert [said[0], said[2]] == expected

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from t2l.kernels import packed_lora as kernels
 from t2l.kernels.packed_attention import packed_attention
 from t2l.kernels.packed_lora import packed_down, packed_up
 
@@ -109,3 +110,23 @@ def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
     p = 0.25
     first, second = (kept_by_dropout(500, 32, p, seed) for seed in (0, 1))
     assert_dropped_at_random(first, second, p)
+
+
+@few
+@given(lengths_of_rows, st.sampled_from([1, 8, 130]), st.sampled_from([(1000, 40), (80, 200)]), st.booleans())
+def test_both_at_once_without_gradients(lengths: list[int], rank: int, sizes: tuple[int, int], broken: bool) -> None:
+    """Adapters lie between other things; what is not finite in one of them stays with its tokens."""
+    torch.manual_seed(0)
+    tokens, (size_in, size_out) = sum(lengths), sizes
+    adapter_T = torch.arange(1, len(lengths) + 1).repeat_interleave(torch.tensor(lengths)).int().to(DEVICE)
+    y, x = (torch.randn(tokens, size, device=DEVICE) for size in (size_out, size_in))
+    bank = torch.randn(len(lengths) + 2, rank * (size_in + size_out) + 8, device=DEVICE)
+    A = bank[:, : rank * size_in].unflatten(1, (rank, size_in))
+    B = bank[:, rank * size_in : -8].unflatten(1, (rank, size_out)).mT
+    expected = y + 0.5 * torch.einsum("tor,tr->to", B[adapter_T], torch.einsum("tri,ti->tr", A[adapter_T], x))
+    sound = adapter_T > (1 if broken else 0)
+    if broken:
+        bank[0], bank[1] = torch.nan, torch.inf
+    found = kernels.packed_lora(y, x, A, B, adapter_T, 0.5)
+    torch.testing.assert_close(found[sound], expected[sound], rtol=1e-4, atol=1e-3)
+    assert not broken or not found[~sound].isfinite().any()

@@ -227,7 +227,7 @@ def test_decoding_and_serving_say_the_same(loaded: Loaded) -> None:
     found = greedy_tokens(base, tokenizer, prompts, weights, [number] * len(prompts))
     assert all(mine == theirs[: len(mine)] for mine, theirs in zip(found, expected, strict=True))
     with torch.inference_mode():
-        rows = RowBatch(base, rows=4, max_length=256)
+        rows = RowBatch(base, rows=4, max_length=256, prefill_tokens=256)
         for prompt, flat_P in zip(prompts, FlatLayout(spec).flatten(weights), strict=True):
             rows.join(prompt, flat_P, Sampling(number), number)
         rows.read(prompts)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2l.lora.together import ReadTogether, reading_together
+from t2l.lora.together import ReadTogether, Segments, reading_together
 
 TOKENS, SIZE, RANK = 5, 12, 3
 
@@ -40,7 +40,8 @@ def test_one_product_for_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     As = torch.randn(2, 1, RANK, SIZE, device=device)
     together = ReadTogether()
     adapter_T = torch.zeros(TOKENS, dtype=torch.int32, device=device)
-    together.install(list(As), (adapter_T, torch.tensor([0, TOKENS], dtype=torch.int32, device=device)))
+    start_N1 = torch.tensor([0, TOKENS], dtype=torch.int32, device=device)
+    together.install(list(As), Segments(adapter_T, start_N1))
     first, second = torch.randn(2, 1, TOKENS, SIZE, device=device)
     # The last call reads another tensor than the layer before it, as after an error in between.
     calls = [(first, 0), (first, 1), (second, 0), (second, 1), (first, 0), (second, 1)]
