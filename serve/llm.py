@@ -4,6 +4,7 @@ Adapters come from the hypernetwork actor, in memory, when this replica lacks th
 """
 
 import asyncio
+import contextvars
 import time
 from collections.abc import AsyncGenerator
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from serve.cache import AdapterCache
 from serve.engine import EngineRequest
 from serve.engine.batching import BatchingEngine
+from serve.handles import LARGEST, by_value
 from serve.llm_metrics import LLMCollector
 from serve.protocol import AdapterRef, Delta, GenerateRequest
 from serve.replica_metrics import ReplicaMetrics
@@ -42,7 +44,9 @@ class LLM:
     def __init__(self, settings: Settings, hypernet: DeploymentHandle) -> None:
         use_local_dir(settings.local_dir)
         t2l = TextToLora.from_pretrained(settings.folder)
-        self._hypernet, self._timeout = hypernet, settings.timeouts.generate_s
+        adapter_bytes = t2l.base.spec.num_parameters * torch.float32.itemsize
+        self._hypernet = by_value(hypernet) if adapter_bytes <= LARGEST else hypernet
+        self._timeout = settings.timeouts.generate_s
         self._cache = AdapterCache(settings.engine.host_cache_mb << 20)
         self._being_made: dict[str, asyncio.Task[Tensor]] = {}
         self._streams: dict[str, _Stream] = {}
@@ -93,7 +97,8 @@ class LLM:
         if (known := self._cache.get(ref.key)) is not None:
             return known
         if ref.key not in self._being_made:
-            self._being_made[ref.key] = asyncio.create_task(self._make(ref))
+            # In no request's context: its end would end what others wait for.
+            self._being_made[ref.key] = asyncio.create_task(self._make(ref), context=contextvars.Context())
             self._being_made[ref.key].add_done_callback(lambda _: self._being_made.pop(ref.key))
         # Shielded: that one caller leaves is no reason to fail the others.
         return await asyncio.shield(self._being_made[ref.key])
@@ -104,7 +109,7 @@ class LLM:
                 flat_P = await self._hypernet.generate.remote(ref.embedding_E)
             except RayActorError:  # the replica died under it; another one gives the same bytes
                 flat_P = await self._hypernet.generate.remote(ref.embedding_E)
-        adapter = torch.from_numpy(flat_P.copy())  # what Ray returns lies in its object store, and would stay there
+        adapter = torch.from_numpy(flat_P.copy())  # what Ray returns may lie in its object store, and would stay there
         self._cache.put(ref.key, adapter)
         return adapter
 

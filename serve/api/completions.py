@@ -1,5 +1,6 @@
 """Routes of /v1/chat/completions and /v1/completions, as OpenAI's, for the base model and its adapters."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -31,20 +32,23 @@ def _or_events(whole: type, chunk: type) -> dict[int | str, dict[str, Any]]:
 async def chat(body: ChatBody, services: TheServices, tenant: Tenant) -> Response:
     """Answer a conversation, with the base model or an adapter of it."""
     check_generation(body, services.limits)
-    prompt = await services.prompts.chat(body.messages)
+    start = time.perf_counter()
+    prompt, adapter = await asyncio.gather(services.prompts.chat(body.messages), _adapter(body, services, tenant))
     asked = body.max_completion_tokens or body.max_tokens
     room = services.prompts.max_tokens(prompt, asked, services.limits.max_tokens)
-    return await _answer(body, ChatReply, [(prompt, room)], services, tenant)
+    return await _answer(body, ChatReply, [(prompt, room)], adapter, services, tenant, start)
 
 
 @router.post("/completions", operation_id="complete", responses=_or_events(TextCompletion, TextCompletion))
 async def complete(body: CompletionBody, services: TheServices, tenant: Tenant) -> Response:
     """Continue raw text, with the base model or an adapter of it."""
     check_generation(body, services.limits)
-    prompts = [await services.prompts.text(text) for text in body.prompts]
+    start = time.perf_counter()
+    texts = asyncio.gather(*(services.prompts.text(text) for text in body.prompts))
+    prompts, adapter = await asyncio.gather(texts, _adapter(body, services, tenant))
     most = services.limits.max_tokens if body.max_tokens else COMPLETION_TOKENS
     with_room = [(prompt, services.prompts.max_tokens(prompt, body.max_tokens, most)) for prompt in prompts]
-    return await _answer(body, TextReply, with_room, services, tenant)
+    return await _answer(body, TextReply, with_room, adapter, services, tenant, start)
 
 
 async def _adapter(body: GenerationBody, services: Services, tenant: str) -> AdapterEntry | None:
@@ -64,12 +68,12 @@ async def _answer(
     body: GenerationBody,
     kind: type[Reply],
     prompts: list[tuple[list[int], int]],
+    adapter: AdapterEntry | None,
     services: Services,
     tenant: str,
+    start: float,
 ) -> Response:
     """prompts: token ids, and how many more there may be. Choices are numbered prompt by prompt, as OpenAI does."""
-    start = time.perf_counter()
-    adapter = await _adapter(body, services, tenant)
     reply = kind(services.about.model_name, adapter)
     ref = None if adapter is None else adapter.ref(tenant)
     requests = [
