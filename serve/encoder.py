@@ -1,6 +1,6 @@
 """The embedding actor: descriptions in; task embeddings, and how near they are to what T2L was trained on, out.
 
-Axes: N texts, E task embedding, D features of the frozen encoder.
+Axes: N texts, E task embedding.
 """
 
 import asyncio
@@ -27,6 +27,8 @@ GPU_ROWS = 8
 """Texts of a batch."""
 GPU_MULTIPLE = 8
 """Tokens of a text are filled up to: on a GPU every length is recorded once."""
+AT_ONCE = 1000
+"""Characters whose tokens are counted in less time than a thread takes to wake up."""
 WARM_UP = range(2, 64, 4)
 """Words of texts to begin with."""
 
@@ -38,14 +40,14 @@ class TextEncoder:
     def __init__(self, settings: Settings) -> None:
         use_local_dir(settings.local_dir)
         self._t2l = TextToLora.from_pretrained(settings.folder)
-        self._index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
         encoder = self._t2l.encoder
         assert isinstance(encoder, TokenEncoder)  # the application refuses checkpoints that read no descriptions
+        index = NearnessIndex.load(settings.folder, self._t2l.origin.sha256)
+        self._index = None if index is None else index.to(encoder.device)
         self._encoder, self._rows = encoder, encoder_rows(encoder.device, GPU_ROWS)
         self._multiple = 1 if encoder.device.type == "cpu" else GPU_MULTIPLE
-        self._read = GraphByShape(self._embedding_and_states, encoder.device)
+        self._read = GraphByShape(self._embedding_and_nearness, encoder.device)
         self._tokenizing = threading.Lock()  # tokenizers hold what padding and truncation the last call asked for
-        self._embedding_dim = self._t2l.model.reader.embedding_dim
         self._registry = CollectorRegistry()
         self._seconds = Histogram("t2l_encode_seconds", "Time to embed one batch of texts", registry=self._registry)
         # The first call of everything is slow, and on a GPU that of every shape.
@@ -57,7 +59,10 @@ class TextEncoder:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
         texts = clean_descriptions(texts)
         # Refused here: what one caller's text raised in a batch would be raised for all whose texts are in it.
-        counts = await asyncio.to_thread(self._check, texts)
+        if sum(map(len, texts)) <= AT_ONCE:
+            counts = self._check(texts)
+        else:
+            counts = await asyncio.to_thread(self._check, texts)
         return list(await asyncio.gather(*(self._embed(counted) for counted in zip(texts, counts, strict=True))))
 
     def _check(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -82,20 +87,22 @@ class TextEncoder:
             return self._read({name: tensor[row_N] for name, tensor in tokens.items()})
 
         shapes = [tuple(-(-count // self._multiple) for count in own) for own in counts]
-        both = in_uniform_batches(run, shapes, self._rows).cpu()
-        embedding_N_E, states_N_D = both.split([self._embedding_dim, both.shape[1] - self._embedding_dim], dim=1)
+        found_N_E1 = in_uniform_batches(run, shapes, self._rows).cpu()
+        embedding_N_E, nearness_N = found_N_E1[:, :-1], found_N_E1[:, -1]
         if self._index is None:
             return [Embedding(vector_E.numpy(), None, far=False) for vector_E in embedding_N_E]
-        nearness_N = self._index.nearness(states_N_D)
-        far_N = self._index.is_far(nearness_N)
-        rows = zip(embedding_N_E, nearness_N.tolist(), far_N.tolist(), strict=True)
+        rows = zip(embedding_N_E, nearness_N.tolist(), self._index.is_far(nearness_N).tolist(), strict=True)
         return [Embedding(vector_E.numpy(), nearness, far) for vector_E, nearness, far in rows]
 
-    def _embedding_and_states(self, tokens: Tokens) -> Tensor:
-        """[N, E + D], from tokens on the device."""
+    def _embedding_and_nearness(self, tokens: Tokens) -> Tensor:
+        """[N, E + 1], from tokens on the device; nearness is 0 where there is nothing to compare with."""
         features = self._encoder.read(tokens)
         vectors_N_E = self._t2l.model.embed(features.states_N_T_D, features.mask_N_T)
-        return torch.cat([vectors_N_E, mean_states(features)], dim=1)
+        if self._index is None:
+            nearness_N = vectors_N_E.new_zeros(len(vectors_N_E))
+        else:
+            nearness_N = self._index.nearness(mean_states(features))
+        return torch.cat([vectors_N_E, nearness_N[:, None]], dim=1)
 
     async def metrics(self) -> ReplicaMetrics:
         return ReplicaMetrics.of(self._registry)

@@ -1,9 +1,14 @@
-"""LoRA for one token a row, every row under an adapter of its own: y + s B (A x) in one pass over A and B.
+"""LoRA for one token a row, every row under an adapter of its own: s B (A x) in one pass over A and B, for all layers
+that read the same x.
 
-As batched matmuls the two products are tiny, and take several times as long as reading A and B.
+As batched matmuls the two products are tiny, and take several times as long as reading A and B. What is added to a
+layer's own output is written by itself, so that the sum is part of another kernel: torch.compile makes one of it and
+what comes next, or lets the matrix product add it.
 
-Legend: N rows, R rank, I in_features, O out_features.
+Legend: N rows, M layers (up to 3), R rank, I in_features, O out_features of one layer, S those of all.
 """
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -21,17 +26,32 @@ _SMALL = 1024
 _LEAST = 256
 
 
+MOST = 3
+"""Layers of one call."""
+
+
+@triton.jit
+def _of_layer(block, blocks_0, blocks_1, first, second, third):
+    """Of up to three layers that take so many blocks, one after the other: what is of the layer of this one."""
+    return tl.where(block < blocks_0, first, tl.where(block < blocks_0 + blocks_1, second, third))
+
+
 @triton.jit
 def _row_lora(
     x_ptr,
     A_ptr,
     B_ptr,
-    y_ptr,
     out_ptr,
     A_row_stride,
     B_row_stride,
     in_features,
-    out_features,
+    A_1,
+    A_2,
+    B_1,
+    B_2,
+    out_0,
+    out_1,
+    out_2,
     scaling,
     RANK: tl.constexpr,
     EARLY: tl.constexpr,
@@ -39,22 +59,28 @@ def _row_lora(
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """One program: a block of outputs of one row. Each computes A x anew; A then comes from the cache.
+    """One program: a block of outputs of one layer and row. Each computes A x anew; A then comes from the cache.
 
-    EARLY: it may start before the kernel before it has ended, and then asks for A and B while x and y are computed.
+    A_1, A_2, B_1, B_2: how far from the first layer's the others' lie. EARLY: it may start before the kernel before it
+    has ended, and then asks for A and B while x is computed.
     """
-    row = tl.program_id(0).to(tl.int64)
+    row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    blocks_0, blocks_1 = tl.cdiv(out_0, BLOCK_O), tl.cdiv(out_1, BLOCK_O)
+    A_ptr += _of_layer(block, blocks_0, blocks_1, 0, A_1, A_2) + row * A_row_stride
+    B_ptr += _of_layer(block, blocks_0, blocks_1, 0, B_1, B_2) + row * B_row_stride
+    out_ptr += _of_layer(block, blocks_0, blocks_1, 0, out_0, out_0 + out_1) + row * (out_0 + out_1 + out_2)
+    out_features = _of_layer(block, blocks_0, blocks_1, out_0, out_1, out_2)
+    block -= _of_layer(block, blocks_0, blocks_1, 0, blocks_0, blocks_0 + blocks_1)
     r = tl.arange(0, BLOCK_R)[:, None]
     i = tl.arange(0, BLOCK_I)
-    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    A_ptr += row * A_row_stride + r * in_features
+    o = block * BLOCK_O + tl.arange(0, BLOCK_O)
+    A_ptr += r * in_features
     read = (r < RANK) & (i < in_features)[None, :]
     A = tl.load(A_ptr + i[None, :], mask=read, other=0.0)
     made = (r < RANK) & (o < out_features)[None, :]
-    B = tl.load(B_ptr + row * B_row_stride + r * out_features + o[None, :], mask=made, other=0.0)
+    B = tl.load(B_ptr + r * out_features + o[None, :], mask=made, other=0.0)
     if EARLY:
         gdc_wait()
-    y = tl.load(y_ptr + row * out_features + o, mask=o < out_features, other=0.0)
     x_ptr += row * in_features
     x = tl.load(x_ptr + i, mask=i < in_features, other=0.0).to(tl.float32)
     products = A.to(tl.float32) * x[None, :]
@@ -66,37 +92,44 @@ def _row_lora(
         products += A.to(tl.float32) * x[None, :]
     h = tl.sum(products, axis=1)
     change = tl.sum(B.to(tl.float32) * h[:, None], axis=0) * scaling
-    out = (y.to(tl.float32) + change).to(y.dtype)
-    tl.store(out_ptr + row * out_features + o, out, mask=o < out_features)
+    tl.store(out_ptr + o, change.to(out_ptr.dtype.element_ty), mask=o < out_features)
 
 
-def fits(A_NRI: Tensor, B_NOR: Tensor) -> bool:
+def fits(A_NRI_of_each: Sequence[Tensor], B_NOR_of_each: Sequence[Tensor]) -> bool:
     """Whether adapters lie as the kernel reads them: as `FlatLayout` lays them, B with a rank as a row."""
-    return A_NRI.stride()[1:] == (A_NRI.shape[2], 1) and B_NOR.stride()[1:] == (1, B_NOR.shape[1])
+    first_A, first_B = A_NRI_of_each[0], B_NOR_of_each[0]
+    return (
+        len(A_NRI_of_each) <= MOST
+        and all(A.stride() == (first_A.stride(0), A.shape[2], 1) for A in A_NRI_of_each)
+        and all(B.stride() == (first_B.stride(0), 1, B.shape[1]) for B in B_NOR_of_each)
+    )
 
 
 @torch.library.custom_op("t2l::row_lora", mutates_args=())
-def row_lora(y_N_O: Tensor, x_N_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, scaling: float) -> Tensor:
-    """y + scaling B (A x), [N, O], summed up in fp32, for adapters that `fits`; an operator, for torch.compile."""
-    n, rank, in_features = A_NRI.shape
-    out_features = B_NOR.shape[1]
-    assert x_N_I.is_contiguous() and y_N_O.is_contiguous() and fits(A_NRI, B_NOR)
-    out_N_O = torch.empty_like(y_N_O)
+def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Tensor], scaling: float) -> Tensor:
+    """scaling B (A x) of each layer, [N, S], summed up in fp32, for adapters that `fits`; an operator, for
+    torch.compile."""
+    n, rank, in_features = A_NRI_of_each[0].shape
+    outs = [B_NOR.shape[1] for B_NOR in B_NOR_of_each]
+    assert x_N_I.is_contiguous() and fits(A_NRI_of_each, B_NOR_of_each)
+    out_N_S = x_N_I.new_empty(n, sum(outs))
     block_r = triton.next_power_of_2(rank)
     block = max(_LEAST, _BLOCK * 8 // max(8, block_r))
-    block_o = min(block, triton.next_power_of_2(out_features))
+    block_o = min(block, triton.next_power_of_2(max(outs)))
     small = block_o <= _SMALL and block_r <= 8
-    early = small and usable(y_N_O.device, HOPPER)
-    _row_lora[(n, triton.cdiv(out_features, block_o))](
+    early = small and usable(x_N_I.device, HOPPER)
+    _row_lora[(n, sum(triton.cdiv(out, block_o) for out in outs))](
         x_N_I,
-        A_NRI,
-        B_NOR,
-        y_N_O,
-        out_N_O,
-        A_NRI.stride(0),
-        B_NOR.stride(0),
+        A_NRI_of_each[0],
+        B_NOR_of_each[0],
+        out_N_S,
+        A_NRI_of_each[0].stride(0),
+        B_NOR_of_each[0].stride(0),
         in_features,
-        out_features,
+        *_shifts(A_NRI_of_each),
+        *_shifts(B_NOR_of_each),
+        *outs,
+        *[0] * (MOST - len(outs)),
         scaling,
         RANK=rank,
         EARLY=early,
@@ -106,7 +139,16 @@ def row_lora(y_N_O: Tensor, x_N_I: Tensor, A_NRI: Tensor, B_NOR: Tensor, scaling
         num_warps=8 if small else 16,
         **({"launch_pdl": True} if early else {}),
     )
-    return out_N_O
+    return out_N_S
 
 
-row_lora.register_fake(lambda y_N_O, *_: torch.empty_like(y_N_O))
+def _shifts(tensors: Sequence[Tensor]) -> list[int]:
+    """Of the second and the third: how many elements they lie behind the first."""
+    first = tensors[0].data_ptr()
+    found = [(tensor.data_ptr() - first) // tensor.itemsize for tensor in tensors[1:]]
+    return found + [0] * (MOST - 1 - len(found))
+
+
+row_lora.register_fake(
+    lambda x_N_I, _, B_NOR_of_each, scaling: x_N_I.new_empty(x_N_I.shape[0], sum(B.shape[1] for B in B_NOR_of_each))
+)

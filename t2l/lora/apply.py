@@ -19,10 +19,8 @@ from t2l import kernels
 from t2l.errors import SpecMismatchError
 from t2l.lora.dropout import dropout
 from t2l.lora.spec import LoraSpec, TargetModule
-from t2l.lora.together import ReadTogether, Segments, reading_together
+from t2l.lora.together import Pair, ReadTogether, Segments, reading_together
 from t2l.lora.weights import LoraWeights
-
-Pair = tuple[Tensor, Tensor]
 
 
 class RowLoraLinear(nn.Module):
@@ -60,12 +58,11 @@ class RowLoraLinear(nn.Module):
         if x.shape[0] % n:
             raise SpecMismatchError(f"{n} adapters cannot share {x.shape[0]} rows: rows must be a multiple of adapters")
         x_NKtI = x.reshape(n, -1, x.shape[-1])
+        single = x_NKtI.shape[1] == 1 and not torch.is_grad_enabled() and kernels.usable(x.device)
+        if single and self.together.fits():
+            change_N_O = self.together.change(self.place, x, self.scaling)
+            return (self.base(x_NKtI[:, 0]) + change_N_O).view(*x.shape[:-1], -1)
         y_NKtO = self.base(x_NKtI)
-        if x_NKtI.shape[1] == 1 and not torch.is_grad_enabled() and kernels.usable(x.device):
-            from t2l.kernels.row_lora import fits, row_lora  # Triton is not there where kernels are not usable
-
-            if fits(A_NRI, B_NOR):
-                return row_lora(y_NKtO[:, 0], x_NKtI[:, 0], A_NRI, B_NOR, self.scaling).view(*x.shape[:-1], -1)
         h_NKtR = dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
         # In place and scaled inside the matmul: the large y is read and written once. No backward needs it.
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
@@ -185,11 +182,11 @@ class PerRowLora(nn.Module):
     def _install(self, pairs: Sequence[Pair | None], segments: Segments | None) -> None:
         for layer, pair in zip(self._layers, pairs, strict=True):
             layer.pair = pair
-        if segments is None and self._layers[0].together.segments is None:
-            return  # as in every step of an engine
+        idle = segments is None and self._layers[0].together.segments is None
+        if idle and not kernels.usable(self._layers[0].weight.device):
+            return  # as in every step of an engine on a CPU
         for group in self._groups:
-            held = [layer.pair[0] for layer in group if layer.pair is not None]
-            group[0].together.install(held, segments)
+            group[0].together.install([layer.pair for layer in group if layer.pair is not None], segments)
 
     def _let_read_together(self, groups: Sequence[Sequence[RowLoraLinear]]) -> None:
         self._groups = [tuple(group) for group in groups]

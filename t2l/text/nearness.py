@@ -7,7 +7,7 @@ it is given, even letters drawn at random, to some task that it knows.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -48,7 +48,7 @@ class NearnessIndex:
     """Training descriptions to compare with, and the nearness below which a text is far from all of them."""
 
     references_M_D: Tensor
-    """Unit length, fp32, on the CPU; stored as fp16."""
+    """Unit length, fp32; stored as fp16."""
     threshold: float
     model_sha256: str
     """Of the weights of the checkpoint that it belongs to."""
@@ -67,8 +67,13 @@ class NearnessIndex:
 
     def nearness(self, states_N_D: Tensor) -> Tensor:
         """Mean cosine similarity to the K nearest references, [N] from -1 to 1, of mean states [N, D]."""
-        similarity_N_M = normalize(states_N_D.float().cpu(), dim=-1) @ self.references_M_D.T
+        states_N_D = states_N_D.to(self.references_M_D.device, torch.float32)
+        similarity_N_M = normalize(states_N_D, dim=-1) @ self.references_M_D.T
         return similarity_N_M.topk(min(NEIGHBOURS, len(self.references_M_D))).values.mean(1)
+
+    def to(self, device: torch.device) -> Self:
+        """One that compares there."""
+        return replace(self, references_M_D=self.references_M_D.to(device))
 
     def is_far(self, nearness_N: Tensor) -> Tensor:
         """Which of these values, [N], lie below the threshold."""

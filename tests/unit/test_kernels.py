@@ -9,30 +9,37 @@ pytest.importorskip("triton", reason="needs Triton, which torch's builds for GPU
 import test_engine_rows as rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_models import random_weights
 
 from serve.engine.prompts import PackedPrompts
 from t2l import kernels
+from t2l.kernels import row_lora as row_lora_module
 from t2l.kernels.decode_attention import decode_attention
 from t2l.kernels.prompt_attention import prompt_attention
 from t2l.kernels.row_lora import row_lora
-from t2l.lora.apply import RowLoraLinear
 from t2l.lora.flat import FlatLayout
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ADAPTERS = rows.ADAPTERS
 few = settings(max_examples=10, deadline=None)
 
 
 @few
-@given(st.integers(1, 4), st.sampled_from([1, 3, 8, 16]), st.sampled_from([24, 512, 700]), st.sampled_from([40, 1100]))
-def test_row_lora_is_two_matrix_products(rows: int, rank: int, in_features: int, out_features: int) -> None:
+@given(
+    st.integers(1, 4),
+    st.sampled_from([1, 3, 8, 16]),
+    st.sampled_from([24, 512, 700]),
+    st.lists(st.sampled_from([16, 40, 1100]), min_size=1, max_size=3),
+)
+def test_row_lora_is_two_matrix_products_a_layer(rows: int, rank: int, in_features: int, outs: list[int]) -> None:
     torch.manual_seed(0)
-    bank = torch.randn(rows, rank * (in_features + out_features) + 8, device=DEVICE)  # something else lies in between
-    A = bank[:, : rank * in_features].unflatten(1, (rank, in_features))
-    B = bank[:, rank * in_features : -8].unflatten(1, (rank, out_features)).mT
-    x, y = torch.randn(rows, in_features, device=DEVICE), torch.randn(rows, out_features, device=DEVICE)
-    expected = y + 0.5 * (B @ (A @ x[..., None]))[..., 0]
-    torch.testing.assert_close(row_lora(y, x, A, B, 0.5), expected, rtol=1e-4, atol=1e-3)
+    sizes = [rank * size for out in outs for size in (in_features, out)]
+    bank = torch.randn(rows, sum(sizes) + 8, device=DEVICE)  # something else lies in between
+    parts = bank[:, :-8].split(sizes, dim=1)
+    As = [part.unflatten(1, (rank, in_features)) for part in parts[::2]]
+    Bs = [part.unflatten(1, (rank, out)).mT for part, out in zip(parts[1::2], outs, strict=True)]
+    x = torch.randn(rows, in_features, device=DEVICE)
+    expected = torch.cat([0.5 * (B @ (A @ x[..., None]))[..., 0] for A, B in zip(As, Bs, strict=True)], dim=1)
+    torch.testing.assert_close(row_lora(x, As, Bs, 0.5), expected, rtol=1e-4, atol=1e-3)
 
 
 @few
@@ -107,19 +114,23 @@ def test_prompts_attend_to_themselves_and_enter_the_cache(
     torch.testing.assert_close(cache, kept, rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_layer_takes_the_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_read_together_take_one_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among other layers; the last reads another tensor, as after an error in between."""
     torch.manual_seed(0)
-    spec = rows.base("llama")[0].spec
-    layout = FlatLayout(spec)
-    weights = layout.unflatten(layout.flatten(random_weights(spec, 4))).to(DEVICE, torch.float32)
-    module = spec.modules[0]
-    layer = RowLoraLinear(torch.nn.Linear(module.in_features, module.out_features).eval(), 0.5).to(DEVICE)
-    layer.pair = (weights.A[module.name][:, 0], weights.B[module.name][:, 0])
-    x = torch.randn(4, 1, module.in_features, device=DEVICE)
-    plain = layer(x)  # gradients are on: two batched matmuls
+    lora, flat = rows.base("llama", "sdpa", torch.float32, DEVICE)
+    pairs = lora.pairs(FlatLayout(lora.spec).unflatten(flat[:ADAPTERS].to(DEVICE, torch.float32)))
+    q, k, v = (lora.model.get_submodule(f"model.layers.1.self_attn.{name}_proj") for name in "qkv")
+    x, y = torch.randn(2, ADAPTERS, 1, lora.spec.modules[0].in_features, device=DEVICE)
+    calls = [(q, x), (k, x), (v, x), (q, x), (v, y)]
+    with lora.installed(pairs):
+        plain = [layer(of) for layer, of in calls]  # gradients are on: batched matmuls
+    launched, inner = [], row_lora_module.row_lora
     monkeypatch.setattr(kernels, "usable", lambda *_: True)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x), plain, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(row_lora_module, "row_lora", lambda *args: launched.append(args) or inner(*args))
+    with torch.no_grad(), lora.installed(pairs):
+        found = [layer(of) for layer, of in calls]
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+    assert len(launched) == 3
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen3"])  # a window in all layers, and in some

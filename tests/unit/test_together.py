@@ -41,7 +41,7 @@ def test_one_product_for_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     together = ReadTogether()
     adapter_T = torch.zeros(TOKENS, dtype=torch.int32, device=device)
     start_N1 = torch.tensor([0, TOKENS], dtype=torch.int32, device=device)
-    together.install(list(As), Segments(adapter_T, start_N1))
+    together.install([(A, A.mT) for A in As], Segments(adapter_T, start_N1))
     first, second = torch.randn(2, 1, TOKENS, SIZE, device=device)
     # The last call reads another tensor than the layer before it, as after an error in between.
     calls = [(first, 0), (first, 1), (second, 0), (second, 1), (first, 0), (second, 1)]
