@@ -7,7 +7,8 @@
 One process, no HTTP and no Ray: serve/engine/rows.py on a base of random weights, as the engine's thread drives it.
 
 base, adapted: decoding steps of the same rows without adapters, and with as many as there are rows.
-prefill: reading the prompts of all rows, without and with adapters, in passes of the engine's own size.
+prefill: reading the prompts of all rows, without and with adapters, in passes of the engine's own size. Their tokens
+    are drawn: where all are the same, a GPU multiplies equal numbers, takes less power, and is a tenth faster.
 peft: `generate(adapter_names=[...])`, PEFT's way to serve different adapters in one batch; prompts of one token, so
     that what is timed is decoding.
 
@@ -37,7 +38,7 @@ from t2l.lora.spec import LoraSpec
 GREEDY = Sampling(max_tokens=1 << 20)
 READ_AT_ONCE = EngineSettings().prefill_tokens
 TOKEN = 1
-"""Which token stands in the prompts does not matter."""
+"""Which token PEFT begins with does not matter."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Side:
     def __init__(self, base: PerRowLora, load: Load, adapters: Sequence[Tensor | None]) -> None:
         self._batch = RowBatch(base, load.rows, load.length, READ_AT_ONCE, compiled=True)
         self._load, self._adapters = load, adapters
+        vocabulary, drawn = base.model.config.get_text_config().vocab_size, torch.Generator().manual_seed(0)
+        self._prompts = torch.randint(vocabulary, (load.rows, load.prompt), generator=drawn).tolist()
 
     def read(self, _: int) -> float:
         """Seconds that reading all prompts takes; those that were there before leave first."""
@@ -71,13 +74,12 @@ class Side:
 
     def _read(self) -> None:
         """All rows join, as many in a pass as the engine lets."""
-        rows, prompt = self._load.rows, [TOKEN] * self._load.prompt
-        at_once = max(1, READ_AT_ONCE // len(prompt))
-        for start in range(0, rows, at_once):
-            newcomers = range(start, min(start + at_once, rows))
-            for row in newcomers:
+        at_once = max(1, READ_AT_ONCE // self._load.prompt)
+        for start in range(0, self._load.rows, at_once):
+            prompts = self._prompts[start : start + at_once]
+            for row, prompt in enumerate(prompts, start):
                 self._batch.join(prompt, self._adapters[row % len(self._adapters)], GREEDY, 1)
-            self._batch.read([prompt for _ in newcomers])
+            self._batch.read(prompts)
 
     def decode(self, _: int) -> None:
         for _ in range(self._load.steps):

@@ -2,8 +2,8 @@
 
 from ray.serve.handle import DeploymentHandle
 
-LARGEST = 2 << 20
-"""Bytes of what goes by value. Serve refuses messages over 4 MiB, and from about here on the object store is faster."""
+LARGEST = 1 << 20
+"""Bytes of what goes by value. Serve refuses messages over 4 MiB, and from here on the object store is no slower."""
 
 
 def by_value(handle: DeploymentHandle) -> DeploymentHandle:

@@ -1,6 +1,6 @@
 """Triton kernels for NVIDIA GPUs, each beside a plain torch path that other devices take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,19 @@ def usable(device: torch.device, capability: tuple[int, int] = AMPERE) -> bool:
 def dot_block(size: int) -> int:
     """Elements that a block must have to hold so many: a power of two, and what a matrix product takes at least."""
     return max(16, 1 << (size - 1).bit_length())
+
+
+def one_apart(tensors: Sequence[Tensor]) -> bool:
+    """Whether from one element of the first axis to the next it is as far in each of them."""
+    return tensors[0].shape[0] == 1 or len({tensor.stride(0) for tensor in tensors}) == 1
+
+
+def distances(tensors: Sequence[Tensor], count: int) -> list[int]:
+    """Elements from the first tensor's to those of each other, and zeros: count - 1 in all. For kernels, which take one
+    address and these."""
+    first = tensors[0].data_ptr()
+    found = [(tensor.data_ptr() - first) // tensor.itemsize for tensor in tensors[1:]]
+    return found + [0] * (count - len(tensors))
 
 
 def infers(x: Tensor, weight: Tensor) -> bool:

@@ -2,8 +2,7 @@
 that read the same x.
 
 As batched matmuls the two products are tiny, and take several times as long as reading A and B. What is added to a
-layer's own output is written by itself, so that the sum is part of another kernel: torch.compile makes one of it and
-what comes next, or lets the matrix product add it.
+layer's own output is written by itself: torch.compile makes one kernel of the sum and of what comes next.
 
 Legend: N rows, M layers (up to 3), R rank, I in_features, O out_features of one layer, S those of all.
 """
@@ -16,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
-from t2l.kernels import HOPPER, usable
+from t2l.kernels import HOPPER, distances, one_apart, usable
 
 _BLOCK = 4096
 """Much of A and B in flight at a time, a program's time is that of its first load; for ranks up to 8, of larger ones as
@@ -97,11 +96,12 @@ def _row_lora(
 
 def fits(A_NRI_of_each: Sequence[Tensor], B_NOR_of_each: Sequence[Tensor]) -> bool:
     """Whether adapters lie as the kernel reads them: as `FlatLayout` lays them, B with a rank as a row."""
-    first_A, first_B = A_NRI_of_each[0], B_NOR_of_each[0]
     return (
         len(A_NRI_of_each) <= MOST
-        and all(A.stride() == (first_A.stride(0), A.shape[2], 1) for A in A_NRI_of_each)
-        and all(B.stride() == (first_B.stride(0), 1, B.shape[1]) for B in B_NOR_of_each)
+        and one_apart(A_NRI_of_each)
+        and one_apart(B_NOR_of_each)
+        and all(A.stride()[1:] == (A.shape[2], 1) for A in A_NRI_of_each)
+        and all(B.stride()[1:] == (1, B.shape[1]) for B in B_NOR_of_each)
     )
 
 
@@ -126,8 +126,8 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
         A_NRI_of_each[0].stride(0),
         B_NOR_of_each[0].stride(0),
         in_features,
-        *_shifts(A_NRI_of_each),
-        *_shifts(B_NOR_of_each),
+        *distances(A_NRI_of_each, MOST),
+        *distances(B_NOR_of_each, MOST),
         *outs,
         *[0] * (MOST - len(outs)),
         scaling,
@@ -136,17 +136,10 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
         BLOCK_R=block_r,
         BLOCK_I=min(block, triton.next_power_of_2(in_features)),
         BLOCK_O=block_o,
-        num_warps=8 if small else 16,
+        num_warps=8,
         **({"launch_pdl": True} if early else {}),
     )
     return out_N_S
-
-
-def _shifts(tensors: Sequence[Tensor]) -> list[int]:
-    """Of the second and the third: how many elements they lie behind the first."""
-    first = tensors[0].data_ptr()
-    found = [(tensor.data_ptr() - first) // tensor.itemsize for tensor in tensors[1:]]
-    return found + [0] * (MOST - 1 - len(found))
 
 
 row_lora.register_fake(

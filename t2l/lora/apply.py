@@ -52,7 +52,7 @@ class RowLoraLinear(nn.Module):
         if self.pair is None:
             return self.base(x)
         if self.together.segments is not None:
-            return self._packed(x, self.pair, self.together.segments)
+            return self._packed(x, self.pair[1], self.together.segments)
         A_NRI, B_NOR = self.pair
         n = A_NRI.shape[0]
         if x.shape[0] % n:
@@ -61,21 +61,23 @@ class RowLoraLinear(nn.Module):
         single = x_NKtI.shape[1] == 1 and not torch.is_grad_enabled() and kernels.usable(x.device)
         if single and self.together.fits():
             change_N_O = self.together.change(self.place, x, self.scaling)
-            return (self.base(x_NKtI[:, 0]) + change_N_O).view(*x.shape[:-1], -1)
+            # Of three axes: as a sum of two, torch.compile would have the product add it, for a copy of it first.
+            return (self.base(x_NKtI) + change_N_O[:, None]).view(*x.shape[:-1], -1)
         y_NKtO = self.base(x_NKtI)
         h_NKtR = dropout(x_NKtI, self.dropout, self.training).bmm(A_NRI.mT)
         # In place and scaled inside the matmul: the large y is read and written once. No backward needs it.
         y_NKtO = y_NKtO.baddbmm_(h_NKtR, B_NOR.mT, alpha=self.scaling)
         return y_NKtO.view(*x.shape[:-1], -1)
 
-    def _packed(self, x_1_T_I: Tensor, pair: Pair, segments: Segments) -> Tensor:
+    def _packed(self, x_1_T_I: Tensor, B_NOR: Tensor, segments: Segments) -> Tensor:
         # Triton is not there where kernels are not usable
-        from t2l.kernels.packed_lora import packed_lora, packed_up
+        from t2l.kernels.packed_lora import packed_up
+        from t2l.kernels.prompt_lora import prompt_up
 
         adapter_T, start_N1 = segments
-        A_NRI, B_NOR = pair
         if start_N1 is None:
-            return packed_lora(self.base(x_1_T_I[0]), x_1_T_I[0], A_NRI, B_NOR, adapter_T, self.scaling)[None]
+            h_P_T_R = self.together.prompt_down(self.place, x_1_T_I)
+            return prompt_up(self.base(x_1_T_I[0]), h_P_T_R, B_NOR, adapter_T, self.scaling)[None]
         h_T_R = self.together.down(self.place, x_1_T_I, self.scaling, self.dropout if self.training else 0.0)
         return packed_up(self.base(x_1_T_I[0]), h_T_R, B_NOR, adapter_T, start_N1)[None]
 

@@ -2,7 +2,8 @@
 
 What is saved is reading their input, and drawing dropout for it, once for each; and, for single tokens, launches.
 
-Legend: N adapters, R rank, M layers that read together, I in_features, O out_features of one, S of all, T tokens.
+Legend: N adapters, R rank, M layers that read together, I in_features, O out_features of one, S of all, T tokens, P
+parts of I.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ Pair = tuple[Tensor, Tensor]
 class Segments(NamedTuple):
     """In packed rows: the number of each token's adapter, in order; and where each one's tokens start, and the end.
 
-    Both int32. start_N1 None: nobody asks for gradients, nor for dropout, and every layer reads by itself.
+    Both int32. start_N1 None: nobody asks for gradients, nor for dropout.
     """
 
     adapter_T: Tensor
@@ -46,7 +47,11 @@ class ReadTogether:
 
     def down(self, layer: int, x_1_T_I: Tensor, scaling: float, p: float) -> Tensor:
         """[T, R]: s A dropout(x) of one layer, in packed rows. p: of dropout, which is one and the same for all."""
-        return self._once(layer, x_1_T_I, lambda: self._down(x_1_T_I, scaling, p).chunk(len(self.pairs), 1))
+        return self._once(layer, x_1_T_I, lambda: self._down(x_1_T_I, scaling, p).chunk(len(self.pairs), -1))
+
+    def prompt_down(self, layer: int, x_1_T_I: Tensor) -> Tensor:
+        """[P, T, R]: parts of A x of one layer, in packed rows, without gradients."""
+        return self._once(layer, x_1_T_I, lambda: self._prompt_down(x_1_T_I).chunk(len(self.pairs), -1))
 
     def change(self, layer: int, x: Tensor, scaling: float) -> Tensor:
         """[N, O]: s B (A x) of one layer, for a single token of each row, x [N, ..., I], without gradients."""
@@ -75,6 +80,12 @@ class ReadTogether:
         adapter_T, start_N1 = self.segments
         assert start_N1 is not None
         return packed_down(x_1_T_I[0], self._A_N_MR_I, adapter_T, start_N1, scaling, p)
+
+    def _prompt_down(self, x_1_T_I: Tensor) -> Tensor:
+        from t2l.kernels.prompt_lora import prompt_down
+
+        assert self.segments is not None
+        return prompt_down(x_1_T_I[0], [A_NRI for A_NRI, _ in self.pairs], self.segments.adapter_T)
 
     def _change(self, x_N_I: Tensor, scaling: float) -> tuple[Tensor, ...]:
         from t2l.kernels.row_lora import row_lora

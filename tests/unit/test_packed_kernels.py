@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from t2l.kernels import packed_lora as kernels
 from t2l.kernels.packed_attention import packed_attention
 from t2l.kernels.packed_lora import packed_down, packed_up
+from t2l.kernels.prompt_lora import prompt_down, prompt_up
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 few = settings(max_examples=6, deadline=None)
@@ -113,20 +113,36 @@ def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
 
 
 @few
-@given(lengths_of_rows, st.sampled_from([1, 8, 130]), st.sampled_from([(1000, 40), (80, 200)]), st.booleans())
-def test_both_at_once_without_gradients(lengths: list[int], rank: int, sizes: tuple[int, int], broken: bool) -> None:
+@given(
+    lengths_of_rows,
+    st.sampled_from([1, 8, 130]),
+    st.sampled_from([80, 1100]),
+    st.lists(st.sampled_from([40, 200]), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_prompts_by_layers_that_read_together(
+    lengths: list[int], rank: int, size: int, outs: list[int], broken: bool
+) -> None:
     """Adapters lie between other things; what is not finite in one of them stays with its tokens."""
     torch.manual_seed(0)
-    tokens, (size_in, size_out) = sum(lengths), sizes
+    tokens = sum(lengths)
     adapter_T = torch.arange(1, len(lengths) + 1).repeat_interleave(torch.tensor(lengths)).int().to(DEVICE)
-    y, x = (torch.randn(tokens, size, device=DEVICE) for size in (size_out, size_in))
-    bank = torch.randn(len(lengths) + 2, rank * (size_in + size_out) + 8, device=DEVICE)
-    A = bank[:, : rank * size_in].unflatten(1, (rank, size_in))
-    B = bank[:, rank * size_in : -8].unflatten(1, (rank, size_out)).mT
-    expected = y + 0.5 * torch.einsum("tor,tr->to", B[adapter_T], torch.einsum("tri,ti->tr", A[adapter_T], x))
+    x = torch.randn(tokens, size, device=DEVICE)
+    sizes = [rank * width for out in outs for width in (size, out)]
+    bank = torch.randn(len(lengths) + 2, sum(sizes) + 8, device=DEVICE)
+    parts = bank[:, :-8].split(sizes, dim=1)
+    As = [part.unflatten(1, (rank, size)) for part in parts[::2]]
+    Bs = [part.unflatten(1, (rank, out)).mT for part, out in zip(parts[1::2], outs, strict=True)]
+    ys = [torch.randn(tokens, out, device=DEVICE) for out in outs]
+    expected = [
+        y + 0.5 / rank * torch.einsum("tor,tr->to", B[adapter_T], torch.einsum("tri,ti->tr", A[adapter_T], x))
+        for y, A, B in zip(ys, As, Bs, strict=True)
+    ]
     sound = adapter_T > (1 if broken else 0)
     if broken:
         bank[0], bank[1] = torch.nan, torch.inf
-    found = kernels.packed_lora(y, x, A, B, adapter_T, 0.5)
-    torch.testing.assert_close(found[sound], expected[sound], rtol=1e-4, atol=1e-3)
-    assert not broken or not found[~sound].isfinite().any()
+    hs = prompt_down(x, As, adapter_T).chunk(len(outs), -1)
+    for y, h, B, right in zip(ys, hs, Bs, expected, strict=True):
+        found = prompt_up(y, h, B, adapter_T, 0.5 / rank)
+        torch.testing.assert_close(found[sound], right[sound], rtol=1e-4, atol=1e-3)
+        assert not broken or not found[~sound].isfinite().any()
