@@ -61,7 +61,8 @@ class ReadTogether:
         """Whether `change` can be asked for."""
         from t2l.kernels.row_lora import fits  # Triton is not there where kernels are not usable
 
-        return bool(self.pairs) and fits([A_NRI for A_NRI, _ in self.pairs], [B_NOR for _, B_NOR in self.pairs])
+        # Not by truth: torch.compile (2.11) cannot look into that of a tuple.
+        return len(self.pairs) > 0 and fits([A_NRI for A_NRI, _ in self.pairs], [B_NOR for _, B_NOR in self.pairs])
 
     def _once(self, layer: int, x: Tensor, compute: Callable[[], tuple[Tensor, ...]]) -> Tensor:
         if len(self.pairs) == 1:

@@ -151,3 +151,15 @@ def test_a_broken_adapter_spoils_nobody_with_fused_attention(monkeypatch: pytest
     broken = rows.Case(9, rows.ADAPTERS, 0, 2)
     said = rows.run("llama", [sound[0], broken, sound[1]], 3, "sdpa", torch.float32, DEVICE)
     assert [said[0], said[2]] == expected
+
+
+def test_torch_compile_makes_one_graph_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot follow, small kernels stay small."""
+    requests = [rows.Case(9, 0, 0, 2), rows.Case(5, 1, 0, 2)]
+    expected = [rows.alone("llama", case.length, case.adapter)[: case.new] for case in requests]
+    monkeypatch.setattr(kernels, "usable", lambda *_: True)
+    lora, _ = rows.base("llama", "sdpa", torch.float32, DEVICE)
+    for layer in lora.decoder_layers:
+        whole = torch.compile(layer.forward, dynamic=True, fullgraph=True, backend="eager")
+        monkeypatch.setattr(layer, "forward", whole)
+    assert rows.run("llama", requests, 2, "sdpa", torch.float32, DEVICE) == expected
