@@ -50,7 +50,7 @@ class EngineSettings(_Settings):
     )
     prefill_tokens: int = Field(default=2048, ge=1, description="Prompt tokens read between two decode steps.")
     compile_layers: bool = Field(
-        default=True, description="On a GPU: decode through compiled layers; a start takes half a minute longer."
+        default=True, description="On a GPU: through compiled layers; a start takes half a minute longer."
     )
     max_waiting: int = Field(default=1024, ge=0, description="Requests that wait for a row; beyond: 429.")
 

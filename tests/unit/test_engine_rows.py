@@ -80,10 +80,11 @@ def run(
     attention: str = "eager",
     dtype: torch.dtype = torch.float64,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> list[list[int]]:
     """Each request joins at its step of arrival, or at the first later one at which a row is free."""
     lora, flat = base(family, attention, dtype, device)
-    batch, running = RowBatch(lora, rows, 64, prefill_tokens=32), list[int]()
+    batch, running = RowBatch(lora, rows, 64, prefill_tokens=32, compiled=compiled), list[int]()
     said = [list[int]() for _ in requests]
     waiting = sorted(range(len(requests)), key=lambda i: requests[i].arrival)
     step = 0

@@ -19,7 +19,6 @@ from t2l.kernels.row_lora import row_lora
 from t2l.lora.flat import FlatLayout
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ADAPTERS = rows.ADAPTERS
 few = settings(max_examples=10, deadline=None)
 
 
@@ -118,9 +117,9 @@ def test_layers_that_read_together_take_one_kernel_for_single_tokens(monkeypatch
     """Among other layers; the last reads another tensor, as after an error in between."""
     torch.manual_seed(0)
     lora, flat = rows.base("llama", "sdpa", torch.float32, DEVICE)
-    pairs = lora.pairs(FlatLayout(lora.spec).unflatten(flat[:ADAPTERS].to(DEVICE, torch.float32)))
+    pairs = lora.pairs(FlatLayout(lora.spec).unflatten(flat[: rows.ADAPTERS].to(DEVICE, torch.float32)))
     q, k, v = (lora.model.get_submodule(f"model.layers.1.self_attn.{name}_proj") for name in "qkv")
-    x, y = torch.randn(2, ADAPTERS, 1, lora.spec.modules[0].in_features, device=DEVICE)
+    x, y = torch.randn(2, rows.ADAPTERS, 1, lora.spec.modules[0].in_features, device=DEVICE)
     calls = [(q, x), (k, x), (v, x), (q, x), (v, y)]
     with lora.installed(pairs):
         plain = [layer(of) for layer, of in calls]  # gradients are on: batched matmuls
@@ -141,6 +140,16 @@ def test_rows_say_the_same_with_fused_attention(monkeypatch: pytest.MonkeyPatch,
     expected = [rows.alone(family, case.length, case.adapter)[:new] for case in requests]
     monkeypatch.setattr(kernels, "usable", lambda *_: True)
     assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE) == expected
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU, where there are CUDA graphs")
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_compiled_rows_say_the_same(family: str) -> None:
+    lengths, new = (1, 9, 15, 4, 12), 5
+    requests = [rows.Case(length, length % rows.ADAPTERS, length % 3, new) for length in lengths]
+    requests.append(rows.Case(6, None, 1, new))
+    expected = [rows.alone(family, case.length, case.adapter)[:new] for case in requests]
+    assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE, compiled=True) == expected
 
 
 def test_a_broken_adapter_spoils_nobody_with_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
