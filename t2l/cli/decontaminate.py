@@ -30,7 +30,7 @@ def decontaminate(
 
     from t2l.config import load_config
     from t2l.data.suite import build_suite
-    from t2l.tasks.overlap import RUN, overlaps
+    from t2l.tasks.overlap import RUN, SHORTEST, overlaps
 
     suite = build_suite(load_config(config, overrides or []).data)
     others = [] if against is None else [build_suite(load_config(against).data)]
@@ -53,6 +53,7 @@ def decontaminate(
         ]
         for one in found
     ]
-    columns = ["training task", "test task", f"examples with {RUN} words in common", "alike descriptions", "such as"]
+    shared = f"examples that share {RUN} words, or a whole text of {SHORTEST} or more"
+    columns = ["training task", "test task", shared, "alike descriptions", "such as"]
     print_table(None, columns, rows)
     raise typer.Exit(1)

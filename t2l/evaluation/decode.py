@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from t2l.lora.spec import LoraSpec
 from t2l.lora.weights import LoraWeights
 from t2l.text.prompts import PromptFormat
 
@@ -28,6 +29,11 @@ class Adaptable(Protocol):
     @property
     def model(self) -> PreTrainedModel: ...
 
+    @property
+    def spec(self) -> LoraSpec | None:
+        """Of its adapters."""
+        ...
+
     def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]: ...
 
 
@@ -36,6 +42,7 @@ class Unadapted:
     """A model that answers as it is."""
 
     model: PreTrainedModel
+    spec: None = None
 
     def adapters(self, weights: LoraWeights | None) -> AbstractContextManager[None]:
         assert weights is None

@@ -33,7 +33,17 @@ class Method:
     def applies_to(self, task: Task, wording: str | None) -> bool:
         """Whether the task has the examples and the wordings that are needed."""
         worded = wording not in _OF_UNSEEN or len(task.unseen_descriptions) > 0
-        return worded and len(task.train) >= max(self.shots, self.train_examples)
+        return worded and len(task.train) >= self.train_examples and _has_shots(task, self.shots)
+
+
+def _has_shots(task: Task, number: int) -> bool:
+    """Whether so many training inputs differ from each other, and from any input that is asked about."""
+    inputs: set[str] = set()
+    for k in range(len(task.train)):
+        if len(inputs) > number:
+            return True  # of which one may be the one that is asked about
+        inputs.add(task.train[k].input)
+    return len(inputs) > number or (len(inputs) == number and not any(test.input in inputs for test in task.test))
 
 
 PROMPTS = (

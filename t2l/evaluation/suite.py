@@ -22,6 +22,8 @@ MakeAdapters = Callable[[Sequence[str]], LoraWeights]
 ALWAYS = ("exact_match", "rouge_l")
 """Scorers that all tasks are graded by, besides each task's own, except those whose answers are run."""
 _BATCH = 1024
+ADAPTER_BYTES = 8 << 30
+"""That adapters may take: 200 questions with those of Mistral-7B."""
 _SPARE_TOKENS = 4
 
 
@@ -52,8 +54,9 @@ class Evaluation:
     def answer(self, asked: Sequence[Question]) -> list[str]:
         """Greedy answers, in order."""
         answers: list[str] = []
-        for start in range(0, len(asked), _BATCH):
-            batch = asked[start : start + _BATCH]
+        at_once = self._at_once()
+        for start in range(0, len(asked), at_once):
+            batch = asked[start : start + at_once]
             texts = greedy_texts(
                 self._base,
                 self._tokenizer,
@@ -64,6 +67,13 @@ class Evaluation:
             )
             answers += [(question.prefill + text).strip() for question, text in zip(batch, texts, strict=True)]
         return answers
+
+    def _at_once(self) -> int:
+        """Questions whose adapters are in memory together: as made, one a question, and as the base takes them."""
+        spec = self._base.spec
+        if spec is None or self._make_adapters is None:
+            return _BATCH
+        return max(1, min(_BATCH, ADAPTER_BYTES // (3 * 4 * spec.num_parameters)))
 
     def _prompt(self, question: Question) -> str:
         return self._chat.prompt(question.input, question.definition, question.shots) + question.prefill

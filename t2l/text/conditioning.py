@@ -9,6 +9,7 @@ static       nothing: the same adapter for every task, a multi-task LoRA
 from collections.abc import Sequence
 
 from t2l.tasks.task import Example, Task
+from t2l.text.normalize import MAX_CHARACTERS
 
 READ = ("description", "input")
 """Conditions whose texts an encoder reads; those of the others are names, known by their place in a list."""
@@ -16,7 +17,7 @@ READ = ("description", "input")
 
 def key_of(condition: str, task: Task, example: Example, description: str) -> str:
     """The text behind the adapter that answers one input of a task."""
-    return {"description": description, "one_hot": task.name, "input": example.input, "static": ""}[condition]
+    return {"description": description, "one_hot": task.name, "input": _read(example), "static": ""}[condition]
 
 
 def training_texts(condition: str, task: Task, number: int) -> list[str]:
@@ -24,7 +25,7 @@ def training_texts(condition: str, task: Task, number: int) -> list[str]:
     if condition == "description":
         return task.descriptions[:number]  # type: ignore[return-value]
     if condition == "input":
-        return [example.input for example in task.train[:number]]
+        return [_read(example) for example in task.train[:number]]
     return [task.name if condition == "one_hot" else ""]
 
 
@@ -33,3 +34,8 @@ def known_names(condition: str, tasks: Sequence[Task]) -> tuple[str, ...]:
     if condition in READ:
         return ()
     return tuple(dict.fromkeys(text for task in tasks for text in training_texts(condition, task, 1)))
+
+
+def _read(example: Example) -> str:
+    """As much of an input as an encoder takes; what stands next to the answer matters most."""
+    return example.input[-MAX_CHARACTERS:]

@@ -1,5 +1,6 @@
 """What adapters are made from: training's texts, an evaluation's keys and the names that a model knows agree."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
 from t2l.errors import DataError
-from t2l.tasks.task import Task
+from t2l.tasks.task import Example, Task
 from t2l.text.conditioning import key_of, known_names, training_texts
+from t2l.text.normalize import MAX_CHARACTERS, clean_description
 
 CONFIG = tiny_config(Path("unused"), Path("unused"), tasks_per_step=3)
 TASKS = build_suite(CONFIG.data).train[:3]
@@ -46,3 +48,11 @@ def test_a_task_without_texts_is_named() -> None:
     bare = Task("bare", (), (), TASKS[0].train, TASKS[0].test)
     with pytest.raises(DataError, match="task 'bare' has no descriptions"):
         DescriptionNumbers.of("description", [TASKS[0], bare], 4)
+
+
+def test_of_a_long_input_an_adapter_is_made_from_the_end() -> None:
+    long = Example("begins " * MAX_CHARACTERS + "ends", "answer")
+    task = replace(TASKS[0], train=(long,))
+    key = key_of("input", task, long, "")
+    assert [key] == training_texts("input", task, 4)
+    assert clean_description(key).endswith("begins ends.")

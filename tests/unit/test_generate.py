@@ -1,5 +1,6 @@
 """Greedy answers with one adapter a row: the same alone, in any batch, and in PEFT."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from peft import PeftModel
 from tiny import save_tiny_base, tiny_llama, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
+from t2l.config.data import DataConfig
 from t2l.errors import DataError, SpecMismatchError
-from t2l.evaluation import generate
+from t2l.evaluation import generate, suite
 from t2l.evaluation.generate import greedy_answers, greedy_texts
+from t2l.evaluation.questions import Question
+from t2l.evaluation.suite import Evaluation
 from t2l.lora import LoraSpec, LoraWeights
 from t2l.lora.apply import PerRowLora
 from t2l.lora.peft_io import save_peft
@@ -102,3 +106,19 @@ def test_long_prompts_may_be_cut_from_the_left() -> None:
     assert cut == greedy_texts(base(), TOKENIZER, [tail, "b, a"], None, NEW), "two special tokens and 30 letters"
     [whole] = greedy_texts(base(), TOKENIZER, ["x" * 900 + tail], None, NEW, max_prompt_tokens=10_000)
     assert [whole] == greedy_texts(base(), TOKENIZER, ["x" * (512 - NEW - 32) + tail], None, NEW), "as much as has room"
+
+
+def test_an_evaluation_makes_as_many_adapters_at_once_as_may_be_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+    keys = [str(i) for i in range(len(PROMPTS))]
+
+    def make(asked: Sequence[str]) -> LoraWeights:
+        made.append(list(asked))
+        return adapters().select([int(key) for key in asked])
+
+    asked = [Question("task", text, "a, b, c, d", key) for key, text in zip(keys, PROMPTS, strict=True)]
+    evaluation = Evaluation(base(), TOKENIZER, make, DataConfig())
+    together = evaluation.answer(asked)
+    monkeypatch.setattr(suite, "ADAPTER_BYTES", 2 * 3 * 4 * spec().num_parameters)
+    assert evaluation.answer(asked) == together
+    assert made == [keys, keys[:2], keys[2:]]

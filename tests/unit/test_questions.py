@@ -69,6 +69,15 @@ def test_an_example_with_the_asked_input_is_passed_over() -> None:
         questions(METHODS["few_shot"], None, [small_task(*train[:4])], 1)
 
 
+@pytest.mark.parametrize(("inputs", "enough"), [("bbb", False), ("abc", False), ("bcd", True), ("abcd", True)])
+def test_a_task_without_enough_shots_is_not_asked(inputs: str, enough: bool) -> None:
+    """Those that differ count, and not the one that is asked about ("a")."""
+    task = small_task(*(Example(text, text.upper()) for text in inputs))
+    assert METHODS["few_shot"].applies_to(task, None) == enough
+    if enough:
+        questions(METHODS["few_shot"], None, [task], 1)
+
+
 def test_methods_say_which_tasks_they_can_do() -> None:
     hand_written = free_hand_tasks()[0]
     assert METHODS["definition"].applies_to(hand_written, "unseen")
