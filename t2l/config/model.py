@@ -1,9 +1,9 @@
 """Settings of what is trained and of what it is trained for."""
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from t2l.config.places import NameOrFolder
 from t2l.config.settings import Settings
@@ -117,16 +117,27 @@ class LoraConfig(Settings):
 class PretrainConfig(Settings):
     """How the embedded base model is made (jobs/pretrain_base.py)."""
 
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_layers: int = 4
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    lr: float = 2e-3
-    batch_size: int = 1024
-    minutes: float = 7.0
+    hidden_size: int = Field(default=256, ge=1)
+    intermediate_size: int = Field(default=704, ge=1)
+    num_layers: int = Field(default=4, ge=1)
+    num_heads: int = Field(default=4, ge=1)
+    num_kv_heads: int = Field(default=2, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    batch_size: int = Field(default=1024, ge=1)
+    minutes: float = Field(default=7.0, gt=0)
     init: str = Field(default="", description="Folder of a model to go on with; empty: from scratch.")
-    definition_share: float = 0.65
-    shots_share: float = 0.15
+    definition_share: float = Field(default=0.65, ge=0, le=1)
+    shots_share: float = Field(default=0.15, ge=0, le=1)
     seed: int = 0
-    loader_workers: int = 12
+    loader_workers: int = Field(default=12, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads) or self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 2 x num_heads {self.num_heads}, and that a "
+                f"multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if self.definition_share + self.shots_share > 1:
+            raise ValueError("definition_share and shots_share are parts of the samples: together at most 1")
+        return self

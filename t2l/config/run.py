@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from t2l.config.data import AnyDataConfig, UniverseConfig
 from t2l.config.model import BaseConfig, EncoderConfig, HypernetConfig, LoraConfig, ReaderConfig
@@ -20,6 +20,12 @@ def _workers(given: Any) -> int | tuple[int, int]:
     if type(least) is not int or type(most) is not int or not 1 <= least <= most:
         raise ValueError("give a number of workers, at least 1, or the least and the most of them, such as [2, 8]")
     return least if least == most else (least, most)
+
+
+def _below_output_dir(name: str) -> str:
+    if name.startswith(("/", "~")) or ".." in name.split("/"):
+        raise ValueError("it names a folder below output_dir: leave out '..', and do not begin with '/' or '~'")
+    return name
 
 
 class ClusterConfig(Settings):
@@ -64,7 +70,7 @@ def _objective(train: Any) -> str | None:
 class RunConfig(Settings):
     """Everything about one training run."""
 
-    name: str = "sft"
+    name: Annotated[str, AfterValidator(_below_output_dir)] = "sft"
     seed: int = 0
     output_dir: FolderOrUrl = Field(
         default="runs",

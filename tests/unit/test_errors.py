@@ -36,6 +36,8 @@ def test_what_a_user_gets_wrong_is_a_value_error(cls: type[errors.T2LError]) -> 
             r"the value in 'data=\{suite: jsonl' is no valid YAML \(expected .*, line 1, column 14\)",
         ),
         ("name=2026-13-01", "the value in 'name=2026-13-01' is no valid YAML"),
+        ("name=../elsewhere", r"'name' is '?\.\./elsewhere'?: .*leave out '\.\.'"),
+        ("name=/elsewhere", r"'name' is '?/elsewhere'?: .*a folder below output_dir"),
         ("encoder.kinds=[]", r"'encoder\.kinds' is \[\]: give at least 1"),
         ("encoder.reader={num_heads: 3}", r"'encoder\.reader\.num_heads' is 3: .*width 256 must be a multiple"),
         ("encoder.reader={width: 30}", r"'encoder\.reader\.num_heads' is 4: .*width 30 must be a multiple"),
@@ -47,9 +49,19 @@ def test_a_wrong_setting_is_named(override: str, said: str) -> None:
         load_config(None, [override])
 
 
-def test_wrong_settings_of_pretraining_are_named() -> None:
-    with pytest.raises(errors.ConfigError, match=r"the value in 'minutes=\{' is no valid YAML"):
-        load_pretrain_config(["minutes={"])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["minutes={"], r"the value in 'minutes=\{' is no valid YAML"),
+        (["minutes=0"], "'minutes' is 0"),
+        (["num_heads=3"], "hidden_size 256 must be a multiple of 2 x num_heads 3"),
+        (["num_kv_heads=3"], "a multiple of num_kv_heads 3"),
+        (["definition_share=0.9"], "together at most 1"),
+    ],
+)
+def test_wrong_settings_of_pretraining_are_named(overrides: list[str], said: str) -> None:
+    with pytest.raises(errors.ConfigError, match=said):
+        load_pretrain_config(overrides)
 
 
 @pytest.mark.parametrize(
