@@ -42,11 +42,6 @@ def dot_block(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def one_apart(tensors: Sequence[Tensor]) -> bool:
-    """Whether from one element of the first axis to the next it is as far in each of them."""
-    return tensors[0].shape[0] == 1 or len({tensor.stride(0) for tensor in tensors}) == 1
-
-
 def distances(tensors: Sequence[Tensor], count: int) -> list[int]:
     """Elements from the first tensor's to those of each other, and zeros: count - 1 in all. For kernels, which take one
     address and these."""

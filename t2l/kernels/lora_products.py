@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import distances, dot_block, one_apart, precision
+from t2l.kernels import distances, dot_block, precision
 
 
 class Blocks(NamedTuple):
@@ -229,8 +229,7 @@ def go_down(
     """h [T, M * R] of layers whose weights have the same strides; or, by parts of S of so many, fp32 [P, T, M * R], of
     which it is the sum."""
     (tokens, size), layers, rank = x_T_S.shape, len(weights_N_R_S), weights_N_R_S[0].shape[1]
-    assert layers <= MOST and one_apart(weights_N_R_S)
-    assert len({weight_N_R_S.stride()[1:] for weight_N_R_S in weights_N_R_S}) == 1
+    assert layers <= MOST and _alike(weights_N_R_S)
     parts, blocks = 1 if part is None else triton.cdiv(size, part), _cut(DOWN, rank * layers)
     shape = (tokens, rank * layers) if part is None else (parts, tokens, rank * layers)
     h = x_T_S.new_empty(shape, dtype=x_T_S.dtype if part is None else torch.float32)
@@ -252,6 +251,12 @@ def go_down(
         **_constants(blocks, x_T_S, rank * layers, dropout),
     )
     return h
+
+
+def _alike(weights_N_R_S: Sequence[Tensor]) -> bool:
+    """Whether they have the same strides; of a single adapter's, the first says nothing."""
+    skipped = 1 if weights_N_R_S[0].shape[0] == 1 else 0
+    return len({weight_N_R_S.stride()[skipped:] for weight_N_R_S in weights_N_R_S}) == 1
 
 
 def go_up(

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
-from t2l.kernels import HOPPER, distances, one_apart, usable
+from t2l.kernels import HOPPER, distances, usable
 
 _BLOCK = 4096
 """Much of A and B in flight at a time, a program's time is that of its first load; for ranks up to 8, of larger ones as
@@ -41,13 +41,17 @@ def _row_lora(
     A_ptr,
     B_ptr,
     out_ptr,
-    A_row_stride,
-    B_row_stride,
     in_features,
     A_1,
     A_2,
     B_1,
     B_2,
+    A_row_0,
+    A_row_1,
+    A_row_2,
+    B_row_0,
+    B_row_1,
+    B_row_2,
     out_0,
     out_1,
     out_2,
@@ -60,13 +64,15 @@ def _row_lora(
 ):
     """One program: a block of outputs of one layer and row. Each computes A x anew; A then comes from the cache.
 
-    A_1, A_2, B_1, B_2: how far from the first layer's the others' lie. EARLY: it may start before the kernel before it
-    has ended, and then asks for A and B while x is computed.
+    A_1, A_2, B_1, B_2: how far from the first layer's the others' lie; A_row_0, …: from row to row.
+    EARLY: it may start before the kernel before it has ended, and then asks for A and B while x is computed.
     """
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     blocks_0, blocks_1 = tl.cdiv(out_0, BLOCK_O), tl.cdiv(out_1, BLOCK_O)
-    A_ptr += _of_layer(block, blocks_0, blocks_1, 0, A_1, A_2) + row * A_row_stride
-    B_ptr += _of_layer(block, blocks_0, blocks_1, 0, B_1, B_2) + row * B_row_stride
+    A_ptr += _of_layer(block, blocks_0, blocks_1, 0, A_1, A_2)
+    A_ptr += row * _of_layer(block, blocks_0, blocks_1, A_row_0, A_row_1, A_row_2)
+    B_ptr += _of_layer(block, blocks_0, blocks_1, 0, B_1, B_2)
+    B_ptr += row * _of_layer(block, blocks_0, blocks_1, B_row_0, B_row_1, B_row_2)
     out_ptr += _of_layer(block, blocks_0, blocks_1, 0, out_0, out_0 + out_1) + row * (out_0 + out_1 + out_2)
     out_features = _of_layer(block, blocks_0, blocks_1, out_0, out_1, out_2)
     block -= _of_layer(block, blocks_0, blocks_1, 0, blocks_0, blocks_0 + blocks_1)
@@ -98,8 +104,6 @@ def fits(A_NRI_of_each: Sequence[Tensor], B_NOR_of_each: Sequence[Tensor]) -> bo
     """Whether adapters lie as the kernel reads them: as `FlatLayout` lays them, B with a rank as a row."""
     return (
         len(A_NRI_of_each) <= MOST
-        and one_apart(A_NRI_of_each)
-        and one_apart(B_NOR_of_each)
         and all(A.stride()[1:] == (A.shape[2], 1) for A in A_NRI_of_each)
         and all(B.stride()[1:] == (1, B.shape[1]) for B in B_NOR_of_each)
     )
@@ -123,13 +127,12 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
         A_NRI_of_each[0],
         B_NOR_of_each[0],
         out_N_S,
-        A_NRI_of_each[0].stride(0),
-        B_NOR_of_each[0].stride(0),
         in_features,
         *distances(A_NRI_of_each, MOST),
         *distances(B_NOR_of_each, MOST),
-        *outs,
-        *[0] * (MOST - len(outs)),
+        *_filled([A_NRI.stride(0) for A_NRI in A_NRI_of_each]),
+        *_filled([B_NOR.stride(0) for B_NOR in B_NOR_of_each]),
+        *_filled(outs),
         scaling,
         RANK=rank,
         EARLY=early,
@@ -140,6 +143,10 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
         **({"launch_pdl": True} if early else {}),
     )
     return out_N_S
+
+
+def _filled(numbers: list[int]) -> list[int]:
+    return numbers + [0] * (MOST - len(numbers))
 
 
 row_lora.register_fake(

@@ -28,14 +28,20 @@ few = settings(max_examples=10, deadline=None)
     st.sampled_from([1, 3, 8, 16]),
     st.sampled_from([24, 512, 700]),
     st.lists(st.sampled_from([16, 40, 1100]), min_size=1, max_size=3),
+    st.booleans(),
 )
-def test_row_lora_is_two_matrix_products_a_layer(rows: int, rank: int, in_features: int, outs: list[int]) -> None:
+def test_row_lora_is_two_matrix_products_a_layer(
+    rows: int, rank: int, in_features: int, outs: list[int], apart: bool
+) -> None:
+    """apart: each matrix is a tensor of its own, as in evaluations; else all are views of one bank, as in an engine."""
     torch.manual_seed(0)
     sizes = [rank * size for out in outs for size in (in_features, out)]
     bank = torch.randn(rows, sum(sizes) + 8, device=DEVICE)  # something else lies in between
     parts = bank[:, :-8].split(sizes, dim=1)
     As = [part.unflatten(1, (rank, in_features)) for part in parts[::2]]
     Bs = [part.unflatten(1, (rank, out)).mT for part, out in zip(parts[1::2], outs, strict=True)]
+    if apart:
+        As, Bs = [A.contiguous() for A in As], [B.mT.contiguous().mT for B in Bs]
     x = torch.randn(rows, in_features, device=DEVICE)
     expected = torch.cat([0.5 * (B @ (A @ x[..., None]))[..., 0] for A, B in zip(As, Bs, strict=True)], dim=1)
     torch.testing.assert_close(row_lora(x, As, Bs, 0.5), expected, rtol=1e-4, atol=1e-3)
@@ -113,11 +119,17 @@ def test_prompts_attend_to_themselves_and_enter_the_cache(
     torch.testing.assert_close(cache, kept, rtol=0, atol=0, equal_nan=True)
 
 
-def test_layers_that_read_together_take_one_kernel_for_single_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["views of one bank", "tensors of their own"])
+def test_layers_that_read_together_take_one_kernel_for_single_tokens(
+    monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
     """Among other layers; the last reads another tensor, as after an error in between."""
     torch.manual_seed(0)
     lora, flat = rows.base("llama", "sdpa", torch.float32, DEVICE)
-    pairs = lora.pairs(FlatLayout(lora.spec).unflatten(flat[: rows.ADAPTERS].to(DEVICE, torch.float32)))
+    weights = FlatLayout(lora.spec).unflatten(flat[: rows.ADAPTERS].to(DEVICE, torch.float32))
+    with monkeypatch.context() as patched, torch.no_grad():
+        patched.setattr(kernels, "usable", lambda *_: True)
+        pairs = lora.pairs(weights.map(torch.clone) if apart else weights)
     q, k, v = (lora.model.get_submodule(f"model.layers.1.self_attn.{name}_proj") for name in "qkv")
     x, y = torch.randn(2, rows.ADAPTERS, 1, lora.spec.modules[0].in_features, device=DEVICE)
     calls = [(q, x), (k, x), (v, x), (q, x), (v, y)]
