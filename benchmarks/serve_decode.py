@@ -1,7 +1,7 @@
 """Tokens/s of the serving engine's rows: every row under an adapter of its own, beside the base model and beside PEFT.
 
     python benchmarks/serve_decode.py --out benchmarks/results/serve_decode_cpu.json
-    python benchmarks/serve_decode.py --device cuda --base mistral-7b --rows 64 --prompt 160 --steps 4 --rounds 5 \
+    python benchmarks/serve_decode.py --device cuda --base mistral-7b --rows 64 --prompt 160 --steps 4 --rounds 7 \
         --out benchmarks/results/serve_decode_h200.json
 
 One process, no HTTP and no Ray: serve/engine/rows.py on a base of random weights, as the engine's thread drives it.

@@ -59,11 +59,17 @@ class TextEncoder:
         """One embedding a text. Raises DescriptionError for an empty or over-long one."""
         texts = clean_descriptions(texts)
         # Refused here: what one caller's text raised in a batch would be raised for all whose texts are in it.
-        if sum(map(len, texts)) <= AT_ONCE:
-            counts = self._check(texts)
-        else:
-            counts = await asyncio.to_thread(self._check, texts)
+        counts = self._check_at_once(texts) or await asyncio.to_thread(self._check, texts)
         return list(await asyncio.gather(*(self._embed(counted) for counted in zip(texts, counts, strict=True))))
+
+    def _check_at_once(self, texts: Sequence[str]) -> list[tuple[int, ...]] | None:
+        """None for long texts, and where a thread is tokenizing: the event loop must not wait."""
+        if sum(map(len, texts)) > AT_ONCE or not self._tokenizing.acquire(blocking=False):
+            return None
+        try:
+            return self._encoder.check_whole(texts)
+        finally:
+            self._tokenizing.release()
 
     def _check(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         with self._tokenizing:

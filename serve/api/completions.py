@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Response
 
@@ -18,6 +19,11 @@ from serve.api.sse import EventStreamResponse, event_stream
 from serve.protocol import GenerateRequest, Sampling
 from serve.store import AdapterEntry
 
+T = TypeVar("T")
+S = TypeVar("S")
+Prompts = list[tuple[list[int], int]]
+"""Token ids of each, and how many more there may be."""
+
 router = APIRouter(prefix="/v1", tags=["completions"], route_class=JsonRoute)
 COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens for completions; a chat may use all the room there is."""
@@ -32,23 +38,26 @@ def _or_events(whole: type, chunk: type) -> dict[int | str, dict[str, Any]]:
 async def chat(body: ChatBody, services: TheServices, tenant: Tenant) -> Response:
     """Answer a conversation, with the base model or an adapter of it."""
     check_generation(body, services.limits)
-    start = time.perf_counter()
-    prompt, adapter = await asyncio.gather(services.prompts.chat(body.messages), _adapter(body, services, tenant))
-    asked = body.max_completion_tokens or body.max_tokens
-    room = services.prompts.max_tokens(prompt, asked, services.limits.max_tokens)
-    return await _answer(body, ChatReply, [(prompt, room)], adapter, services, tenant, start)
+
+    async def prompts() -> Prompts:
+        prompt = await services.prompts.chat(body.messages)
+        asked = body.max_completion_tokens or body.max_tokens
+        return [(prompt, services.prompts.max_tokens(prompt, asked, services.limits.max_tokens))]
+
+    return await _answer(body, ChatReply, prompts(), services, tenant)
 
 
 @router.post("/completions", operation_id="complete", responses=_or_events(TextCompletion, TextCompletion))
 async def complete(body: CompletionBody, services: TheServices, tenant: Tenant) -> Response:
     """Continue raw text, with the base model or an adapter of it."""
     check_generation(body, services.limits)
-    start = time.perf_counter()
-    texts = asyncio.gather(*(services.prompts.text(text) for text in body.prompts))
-    prompts, adapter = await asyncio.gather(texts, _adapter(body, services, tenant))
-    most = services.limits.max_tokens if body.max_tokens else COMPLETION_TOKENS
-    with_room = [(prompt, services.prompts.max_tokens(prompt, body.max_tokens, most)) for prompt in prompts]
-    return await _answer(body, TextReply, with_room, adapter, services, tenant, start)
+
+    async def prompts() -> Prompts:
+        found = [await services.prompts.text(text) for text in body.prompts]
+        most = services.limits.max_tokens if body.max_tokens else COMPLETION_TOKENS
+        return [(prompt, services.prompts.max_tokens(prompt, body.max_tokens, most)) for prompt in found]
+
+    return await _answer(body, TextReply, prompts(), services, tenant)
 
 
 async def _adapter(body: GenerationBody, services: Services, tenant: str) -> AdapterEntry | None:
@@ -67,13 +76,13 @@ async def _adapter(body: GenerationBody, services: Services, tenant: str) -> Ada
 async def _answer(
     body: GenerationBody,
     kind: type[Reply],
-    prompts: list[tuple[list[int], int]],
-    adapter: AdapterEntry | None,
+    read: Coroutine[Any, Any, Prompts],
     services: Services,
     tenant: str,
-    start: float,
 ) -> Response:
-    """prompts: token ids, and how many more there may be. Choices are numbered prompt by prompt, as OpenAI does."""
+    """read: gives the prompts. Choices are numbered prompt by prompt, as OpenAI does."""
+    start = time.perf_counter()
+    prompts, adapter = await side_by_side(read, _adapter(body, services, tenant))
     reply = kind(services.about.model_name, adapter)
     ref = None if adapter is None else adapter.ref(tenant)
     requests = [
@@ -88,6 +97,17 @@ async def _answer(
     answers = await generation.whole(services.backends)
     whole = reply.whole(answers, generation.usage)
     return Response(whole.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+async def side_by_side(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, S]) -> tuple[T, S]:
+    """What both give. If the first one raises, that is what the client hears, and the second is cancelled."""
+    beside = asyncio.create_task(second)
+    try:
+        return await first, await beside
+    except BaseException:
+        beside.cancel()
+        await asyncio.gather(beside, return_exceptions=True)
+        raise
 
 
 def _sampling(body: GenerationBody, max_tokens: int, choice: int) -> Sampling:

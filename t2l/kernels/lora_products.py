@@ -324,5 +324,6 @@ def _constants(blocks: Blocks, like: Tensor, rank: int, dropout: Dropout) -> dic
         "BLOCK_R": dot_block(rank),
         "BLOCK_S": blocks.size,
         "num_warps": blocks.warps,
-        "num_stages": blocks.stages,
+        # Of fp32, three at most: desktop GPUs have 99 KiB of shared memory.
+        "num_stages": min(blocks.stages, 3) if like.dtype == torch.float32 else blocks.stages,
     }

@@ -37,5 +37,5 @@ def known_names(condition: str, tasks: Sequence[Task]) -> tuple[str, ...]:
 
 
 def _read(example: Example) -> str:
-    """As much of an input as an encoder takes; what stands next to the answer matters most."""
-    return example.input[-MAX_CHARACTERS:]
+    """As much of an input as a description may have: its beginning, as encoders cut off what they have no room for."""
+    return example.input[:MAX_CHARACTERS]

@@ -14,6 +14,7 @@ from ray.serve.exceptions import BackPressureError
 
 from serve.api.auth import KeyRing, check_bind
 from serve.api.backends import api_error
+from serve.api.completions import side_by_side
 from serve.api.errors import ApiError
 from serve.api.generation import merged
 from serve.api.metrics import merged_metrics
@@ -213,3 +214,31 @@ def test_busy_says_when_to_come_again() -> None:
     for error in (BusyError("full"), BackPressureError(3, 2)):
         refused = api_error(error)
         assert refused.status_code == 429 and int((refused.headers or {})["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(("first_s", "second_s"), [(0.0, 0.05), (0.05, 0.0)])
+def test_side_by_side_the_first_error_is_the_clients_and_ends_the_other(first_s: float, second_s: float) -> None:
+    done: list[str] = []
+
+    async def work(name: str, seconds: float, fails: bool) -> str:
+        await asyncio.sleep(seconds)
+        if fails:
+            raise ApiError(400, name)
+        done.append(name)
+        return name
+
+    async def both(first_fails: bool, second_fails: bool) -> tuple[str, str]:
+        try:
+            first = work("first", first_s, first_fails)
+            return await side_by_side(first, work("second", second_s, second_fails))
+        finally:
+            assert len(asyncio.all_tasks()) == 1, "nothing goes on by itself"
+
+    assert asyncio.run(both(False, False)) == ("first", "second")
+    for second_fails in (False, True):
+        done.clear()
+        with pytest.raises(ApiError, match="first"):
+            asyncio.run(both(True, second_fails))
+        assert done == ([] if second_fails or first_s < second_s else ["second"])
+    with pytest.raises(ApiError, match="second"):
+        asyncio.run(both(False, True))

@@ -50,9 +50,9 @@ def test_a_task_without_texts_is_named() -> None:
         DescriptionNumbers.of("description", [TASKS[0], bare], 4)
 
 
-def test_of_a_long_input_an_adapter_is_made_from_the_end() -> None:
-    long = Example("begins " * MAX_CHARACTERS + "ends", "answer")
+def test_of_a_long_input_an_adapter_is_made_from_the_beginning() -> None:
+    long = Example("It begins " + "and goes on " * MAX_CHARACTERS, "answer")
     task = replace(TASKS[0], train=(long,))
     key = key_of("input", task, long, "")
     assert [key] == training_texts("input", task, 4)
-    assert clean_description(key).endswith("begins ends.")
+    assert clean_description(key).startswith("It begins and goes on")
