@@ -21,7 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="T2L checkpoint folder; the packaged one if left out.", show_default=False)
+    str | None,
+    typer.Option(
+        help="T2L checkpoint: its folder, or its address (s3://...); the packaged one if left out.", show_default=False
+    ),
 ]
 LocalDir = Annotated[
     Path | None,
@@ -69,7 +72,7 @@ def check_replaceable(folder: Path, force: bool) -> None:
         raise CheckpointError(f"{folder} is no adapter folder: --force replaces only those, so choose another folder")
 
 
-def load(checkpoint: Path | None) -> "TextToLora":
+def load(checkpoint: str | None) -> "TextToLora":
     from transformers.utils import logging
 
     from t2l.cli.watched import WatchedTextToLora

@@ -2,7 +2,6 @@
 one that would not be read to its end is refused."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -20,7 +19,7 @@ class WatchedTextToLora(TextToLora):
     _index: NearnessIndex | None = None
 
     @classmethod
-    def open(cls, checkpoint: Path | None) -> Self:
+    def open(cls, checkpoint: str | None) -> Self:
         """With its index, if it has one. Raises as `from_pretrained` does, CheckpointError for the index."""
         folder = find_checkpoint(checkpoint) if checkpoint else CHECKPOINT_DIR
         model = cls.from_pretrained(folder)

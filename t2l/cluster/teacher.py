@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from t2l.config import DistillConfig
 from t2l.data.collate import Row, collate, cut_left
 from t2l.data.steps import padding_id
+from t2l.errors import ConfigError
 from t2l.evaluation.decode import greedy_tokens
 from t2l.evaluation.generate import batch_size, batches, prompt_room
 from t2l.lora.apply import PerRowLora
@@ -51,6 +52,10 @@ class Teacher:
         """With room to answer."""
         whole: list[list[int]] = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
         room = prompt_room(self._base.model, self._config.answer_tokens)
+        if room < 1:
+            raise ConfigError(
+                f"train.answer_tokens {self._config.answer_tokens} leaves a prompt no room in the base model: lower it"
+            )
         return [cut_left(row, room) for row in whole]
 
     def _answer(self, ids: Sequence[list[int]]) -> list[Row]:

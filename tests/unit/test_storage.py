@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, S3FileSystem
+from typer.testing import CliRunner
 
+from t2l.cli import app
 from t2l.cluster.run import open_run
 from t2l.config import load_config
 from t2l.errors import ResourceError
+from t2l.lora.peft_io import load_peft
 from t2l.storage import Copy, fetched
 from t2l.train.state import CheckpointStore, State
 from t2l.train.validations import Validation
@@ -234,6 +238,23 @@ def test_one_machine_validates_what_another_trains(tmp_path: Path, s3: S3FileSys
     save(trains, 2)
     save(trains, 3)
     assert trains.steps() == [1, 2, 3], "the best, the newest, and one that waits for its validation"
+
+
+def test_commands_take_a_checkpoints_address(
+    tmp_path: Path, s3: S3FileSystem, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T2L_CACHE", str(tmp_path / "cache"))
+
+    def write(folder: Path, *_: object) -> None:
+        shutil.copytree(tiny_checkpoint, folder, dirs_exist_ok=True)
+
+    CheckpointStore(tmp_path / "run", 1, URL).save(1, {"model/x": torch.zeros(3)}, write, validate=False)
+    arguments = ["generate", "Sort the words.", "-o", str(tmp_path / "adapter"), "--checkpoint"]
+    result = CliRunner().invoke(app, [*arguments, f"{URL}/checkpoints/step-000001"])
+    assert result.exit_code == 0, result.output
+    assert len(load_peft(tmp_path / "adapter")) == 1
+    result = CliRunner().invoke(app, [*arguments, "s3://bucket/nothing", "--force"])
+    assert result.exit_code == 1 and "s3://bucket/nothing holds no files" in result.stderr
 
 
 def test_a_folder_of_a_bucket_serves_as_one(tmp_path: Path, s3: S3FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from t2l.data.descriptions import DescriptionNumbers
 from t2l.data.steps import SftSteps
 from t2l.data.suite import build_suite
 from t2l.data.teacher import TeacherPool, teacher_prompts
+from t2l.errors import ConfigError
 from t2l.evaluation.generate import greedy_answers
 from t2l.lora.apply import PerRowLora
 from t2l.lora.spec import LoraSpec
@@ -56,6 +57,13 @@ def test_it_answers_as_the_base_model_does(base: PerRowLora, prompts: list[str],
     for number, answer in enumerate(answers):
         taught = pool.look_up(*divmod(number, DISTILL.pool_size))
         assert str(TOKENIZER.decode(taught.answer, skip_special_tokens=True)).strip() == answer
+
+
+def test_answers_that_leave_prompts_no_room_are_refused(base: PerRowLora, prompts: list[str]) -> None:
+    room = base.model.config.max_position_embeddings
+    teacher = Teacher(base, TOKENIZER, DISTILL.model_copy(update={"answer_tokens": room}))
+    with pytest.raises(ConfigError, match=f"train.answer_tokens {room} leaves a prompt no room"):
+        teacher(prompts[:1])
 
 
 def test_probabilities_are_those_of_one_prompt_alone(base: PerRowLora, prompts: list[str], pool: TeacherPool) -> None:
