@@ -82,6 +82,7 @@ def test_decoding_attends_to_what_a_row_has_said(
 lengths_of_prompts = st.lists(st.sampled_from([0, 1, 5, 31, 64, 70]), min_size=1, max_size=4).filter(any)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what is not finite, in the interpreter
 @few
 @given(
     st.sampled_from([(4, 4), (4, 2), (3, 1)]),
@@ -164,6 +165,7 @@ def test_compiled_rows_say_the_same(family: str) -> None:
     assert rows.run(family, requests, 3, "sdpa", torch.float32, DEVICE, compiled=True) == expected
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what is not finite, in the interpreter
 def test_a_broken_adapter_spoils_nobody_with_fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its prompt stands in the same blocks of tokens as theirs."""
     sound = [rows.Case(5, 0, 0, 3), rows.Case(9, None, 0, 3)]

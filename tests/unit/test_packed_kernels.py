@@ -112,6 +112,7 @@ def test_dropout_drops_its_share_and_makes_up_for_it() -> None:
     assert_dropped_at_random(first, second, p)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # what is not finite, in the interpreter
 @few
 @given(
     lengths_of_rows,
