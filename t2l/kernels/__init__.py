@@ -13,6 +13,9 @@ AMPERE, HOPPER = (8, 0), (9, 0)
 HOPPER_SHARED = 227 << 10
 """Bytes of shared memory that a program may have there."""
 
+MOST_LAYERS = 3
+"""That a kernel takes at once, at most: q, k and v."""
+
 FP32_PRECISION = "tf32"
 """How kernels of the hypernetwork multiply fp32: "tf32" (mantissas of 10 bits, so 1e-3 of the terms) or "ieee" (in
 full, but several times slower). Sums are fp32 in any case."""
@@ -42,12 +45,12 @@ def dot_block(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def distances(tensors: Sequence[Tensor], count: int) -> list[int]:
-    """Elements from the first tensor's to those of each other, and zeros: count - 1 in all. For kernels, which take one
-    address and these."""
+def distances(tensors: Sequence[Tensor]) -> list[int]:
+    """Elements from the first tensor's to those of each other, and zeros up to MOST_LAYERS - 1 numbers. For kernels,
+    which take one address and these."""
     first = tensors[0].data_ptr()
     found = [(tensor.data_ptr() - first) // tensor.itemsize for tensor in tensors[1:]]
-    return found + [0] * (count - len(tensors))
+    return found + [0] * (MOST_LAYERS - len(tensors))
 
 
 def infers(x: Tensor, weight: Tensor) -> bool:

@@ -66,6 +66,11 @@ def in_rows(x_T_H_D: Tensor) -> Tensor:
     return x_T_H_D if x_T_H_D.stride()[1:] == (x_T_H_D.shape[2], 1) else x_T_H_D.contiguous()
 
 
+def common(q_T_H_D: Tensor, k_T_G_D: Tensor, v_T_G_D: Tensor, scale: float, window: int) -> tuple[float, ...]:
+    """What every kernel is called with, in this order: strides of a token, tokens, scale and window."""
+    return q_T_H_D.stride(0), k_T_G_D.stride(0), v_T_G_D.stride(0), len(q_T_H_D), scale, window
+
+
 def constants(q_T_H_D: Tensor, k_T_G_D: Tensor, blocks: Blocks) -> dict[str, Any]:
     _, heads, size = q_T_H_D.shape
     return {

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels import distances, dot_block, precision
+from t2l.kernels import MOST_LAYERS, distances, dot_block, precision
 
 
 class Blocks(NamedTuple):
@@ -33,10 +33,6 @@ DOWN = Blocks(16, 128, warps=2, stages=4)
 UP = Blocks(32, 128, warps=4, stages=2)
 OUTER = Blocks(32, 128, warps=4, stages=4)
 """The fastest on an H200, for sizes of 1,024 and 4,096 and ranks of 8 in bf16; large ranks take less of S at a time."""
-
-
-MOST = 3
-"""Layers of one call."""
 
 
 @triton.jit
@@ -229,7 +225,7 @@ def go_down(
     """h [T, M * R] of layers whose weights have the same strides; or, by parts of S of so many, fp32 [P, T, M * R], of
     which it is the sum."""
     (tokens, size), layers, rank = x_T_S.shape, len(weights_N_R_S), weights_N_R_S[0].shape[1]
-    assert layers <= MOST and _alike(weights_N_R_S)
+    assert layers <= MOST_LAYERS and _alike(weights_N_R_S)
     parts, blocks = 1 if part is None else triton.cdiv(size, part), _cut(DOWN, rank * layers)
     shape = (tokens, rank * layers) if part is None else (parts, tokens, rank * layers)
     h = x_T_S.new_empty(shape, dtype=x_T_S.dtype if part is None else torch.float32)
@@ -243,7 +239,7 @@ def go_down(
         size,
         part or size,
         *weights_N_R_S[0].stride(),
-        *distances(weights_N_R_S, MOST),
+        *distances(weights_N_R_S),
         factor * dropout.factor,
         dropout.below,
         RANK=rank,

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels.attention import FORWARD, LOG2_E, NO_WINDOW, Blocks, attend, constants, in_rows, put, tile
+from t2l.kernels.attention import FORWARD, LOG2_E, NO_WINDOW, Blocks, attend, common, constants, in_rows, put, tile
 
 QUERIES = Blocks(64, 64, warps=4, stages=2)
 KEYS = Blocks(64, 32, warps=4, stages=3)
@@ -200,7 +200,7 @@ def _attend(
         start_B1,
         out_T_H_D,
         lse_H_T,
-        *_common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window),
+        *common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window),
         BLOCK_M=blocks.own,
         BLOCK_N=blocks.other,
         **constants(q_T_H_D, k_T_G_D, blocks),
@@ -229,7 +229,7 @@ def _gradients(
     dk_T_G_D, dv_T_G_D = (x.new_empty(x.shape) for x in (k_T_G_D, v_T_G_D))
     delta_H_T = torch.empty_like(lse_H_T)
     inputs = q_T_H_D, k_T_G_D, v_T_G_D, start_B1
-    common = _common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window)
+    shared = common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window)
     blocks = QUERIES.cut(size)
     _backward_queries[(triton.cdiv(longest, blocks.own), heads, rows)](
         *inputs,
@@ -238,7 +238,7 @@ def _gradients(
         dout_T_H_D,
         delta_H_T,
         dq_T_H_D,
-        *common,
+        *shared,
         BLOCK_M=blocks.own,
         BLOCK_N=blocks.other,
         **constants(q_T_H_D, k_T_G_D, blocks),
@@ -251,16 +251,12 @@ def _gradients(
         delta_H_T,
         dk_T_G_D,
         dv_T_G_D,
-        *common,
+        *shared,
         BLOCK_M=blocks.other,
         BLOCK_N=blocks.own,
         **constants(q_T_H_D, k_T_G_D, blocks),
     )
     return dq_T_H_D, dk_T_G_D, dv_T_G_D
-
-
-def _common(q_T_H_D: Tensor, k_T_G_D: Tensor, v_T_G_D: Tensor, scale: float, window: int) -> tuple[float, ...]:
-    return q_T_H_D.stride(0), k_T_G_D.stride(0), v_T_G_D.stride(0), len(q_T_H_D), scale, window
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

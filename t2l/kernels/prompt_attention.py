@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from t2l.kernels.attention import FORWARD, NO_WINDOW, attend, constants, in_rows, put, tile
+from t2l.kernels.attention import FORWARD, NO_WINDOW, attend, common, constants, in_rows, put, tile
 
 
 @triton.jit
@@ -27,11 +27,11 @@ def _prompts(
     q_stride,
     k_stride,
     v_stride,
-    cache_row_stride,
-    cache_head_stride,
     tokens,
     scale,
     window,
+    cache_row_stride,
+    cache_head_stride,
     GROUP: tl.constexpr,
     HEADS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -99,14 +99,8 @@ def prompt_attention(
         keys_R_G_L_D,
         values_R_G_L_D,
         out_T_H_D,
-        q_T_H_D.stride(0),
-        k_T_G_D.stride(0),
-        v_T_G_D.stride(0),
-        keys_R_G_L_D.stride(0),
-        keys_R_G_L_D.stride(1),
-        tokens,
-        scale,
-        window or NO_WINDOW,
+        *common(q_T_H_D, k_T_G_D, v_T_G_D, scale, window or NO_WINDOW),
+        *keys_R_G_L_D.stride()[:2],
         BLOCK_M=blocks.own,
         BLOCK_N=blocks.other,
         **constants(q_T_H_D, k_T_G_D, blocks),

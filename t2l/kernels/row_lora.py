@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_wait
 
-from t2l.kernels import HOPPER, distances, usable
+from t2l.kernels import HOPPER, MOST_LAYERS, distances, usable
 
 _BLOCK = 4096
 """Much of A and B in flight at a time, a program's time is that of its first load; for ranks up to 8, of larger ones as
@@ -23,10 +23,6 @@ much less as fits into registers."""
 _SMALL = 1024
 """Outputs of which a program takes few enough registers to start early. Both are the fastest on an H200 for rank 8."""
 _LEAST = 256
-
-
-MOST = 3
-"""Layers of one call."""
 
 
 @triton.jit
@@ -103,7 +99,7 @@ def _row_lora(
 def fits(A_NRI_of_each: Sequence[Tensor], B_NOR_of_each: Sequence[Tensor]) -> bool:
     """Whether adapters lie as the kernel reads them: as `FlatLayout` lays them, B with a rank as a row."""
     return (
-        len(A_NRI_of_each) <= MOST
+        len(A_NRI_of_each) <= MOST_LAYERS
         and all(A.stride()[1:] == (A.shape[2], 1) for A in A_NRI_of_each)
         and all(B.stride()[1:] == (1, B.shape[1]) for B in B_NOR_of_each)
     )
@@ -128,8 +124,8 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
         B_NOR_of_each[0],
         out_N_S,
         in_features,
-        *distances(A_NRI_of_each, MOST),
-        *distances(B_NOR_of_each, MOST),
+        *distances(A_NRI_of_each),
+        *distances(B_NOR_of_each),
         *_filled([A_NRI.stride(0) for A_NRI in A_NRI_of_each]),
         *_filled([B_NOR.stride(0) for B_NOR in B_NOR_of_each]),
         *_filled(outs),
@@ -146,7 +142,7 @@ def row_lora(x_N_I: Tensor, A_NRI_of_each: list[Tensor], B_NOR_of_each: list[Ten
 
 
 def _filled(numbers: list[int]) -> list[int]:
-    return numbers + [0] * (MOST - len(numbers))
+    return numbers + [0] * (MOST_LAYERS - len(numbers))
 
 
 row_lora.register_fake(
